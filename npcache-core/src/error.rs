@@ -28,6 +28,9 @@ pub enum Error {
         code: i32,
         /// What it said, empty where it said nothing.
         message: String,
+        /// Its own error, where it is a Rust function.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// The user's function returned success without declaring its result whole.
     #[error(
@@ -76,6 +79,15 @@ impl Error {
     /// An [`Error::Io`] for `operation` on `path`.
     pub(crate) fn io(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Error {
         Error::Io { operation, path: path.to_owned(), source: source.into() }
+    }
+
+    /// Another of the kinds that filling an output can end in, to be reported twice.
+    pub(crate) fn duplicate(&self) -> Error {
+        match self {
+            Error::Dtype(message) => Error::Dtype(message.clone()),
+            Error::Memory(len) => Error::Memory(*len),
+            other => Error::Argument(other.to_string()),
+        }
     }
 }
 

@@ -1,7 +1,35 @@
 //! A persistent memo table for functions that return n-dimensional numeric arrays.
 
-mod dtype;
-mod error;
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+compile_error!("npcache runs on 64-bit little-endian Linux");
 
+mod args;
+mod buffer;
+mod build_id;
+mod cache;
+mod cbor;
+mod digest;
+mod dtype;
+mod entry;
+mod error;
+mod flight;
+mod fork;
+mod key;
+mod map;
+mod npy;
+mod options;
+mod output;
+mod state;
+mod store;
+
+pub use args::{Args, ArrayBytes, ArrayDigest, Canonical};
+pub use buffer::{Buffer, Origin};
+pub use cache::{Begun, Cache, Function, Version, Wait};
+pub use cbor::{Call, Value};
+pub use digest::{Content, Digest};
 pub use dtype::{DType, Descr};
+pub use entry::Array;
 pub use error::{Error, Result, Unstored};
+pub use key::{Identity, Key};
+pub use options::{Mode, Options, Sharing, Verify};
+pub use output::Output;

@@ -1,0 +1,136 @@
+//! A result: one or several arrays, read-only, shared by whoever asked for it.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray_npy::{ViewElement, WritableElement};
+
+use crate::entry::Array;
+use crate::error::{Error, Result, Unstored};
+use crate::map::Memory;
+
+/// Where a result came from. The numbers are part of the ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum Origin {
+    /// This call computed it.
+    Computed = 1,
+    /// It was in this process's memory.
+    Memory = 2,
+    /// It was in the directory.
+    Disk = 3,
+    /// Another thread computed it while this call waited.
+    Shared = 4,
+}
+
+/// The result of a call. A handle: cloning it is cheap, and the arrays live as long as one handle does, whatever
+/// happens to the cache or the file meanwhile.
+#[derive(Clone)]
+pub struct Buffer {
+    contents: Arc<Contents>,
+    origin: Origin,
+}
+
+struct Contents {
+    arrays: Vec<Array>,
+    blocks: Vec<Memory>,
+    /// Its entry's file, if it has one.
+    path: Option<CString>,
+    stored: Result<(), Unstored>,
+}
+
+impl Buffer {
+    pub(crate) fn new(
+        arrays: Vec<Array>,
+        blocks: Vec<Memory>,
+        path: Option<CString>,
+        stored: Result<(), Unstored>,
+        origin: Origin,
+    ) -> Buffer {
+        Buffer { contents: Arc::new(Contents { arrays, blocks, path, stored }), origin }
+    }
+
+    /// The same result, as another caller gets it.
+    pub(crate) fn with_origin(&self, origin: Origin) -> Buffer {
+        Buffer { contents: self.contents.clone(), origin }
+    }
+
+    /// What its arrays are, in the order in which the function made them.
+    pub fn arrays(&self) -> &[Array] {
+        &self.contents.arrays
+    }
+
+    /// The elements of the `i`th array, in the order in which they lie in memory; aligned to 64 bytes.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no `i`th array.
+    pub fn bytes(&self, i: usize) -> &[u8] {
+        let array = &self.contents.arrays[i];
+        &self.contents.blocks[array.block].as_slice()[array.offset..][..array.len]
+    }
+
+    /// The `i`th array, of elements of type `A`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no `i`th array, or its elements are of another type: a stored result is never converted.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let cache = npcache_core::Cache::open(directory.path())?;
+    /// let result = cache.call("ones", "1", b"", |out| out.write(&ndarray::Array2::<f32>::ones((2, 3))))?;
+    /// assert_eq!(result.view::<f32>(0)?.shape(), [2, 3]);
+    /// assert!(result.view::<f64>(0).unwrap_err().to_string().contains("<f4"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn view<A: ViewElement + WritableElement>(&self, i: usize) -> Result<ArrayViewD<'_, A>> {
+        let array = self.contents.arrays.get(i).ok_or_else(|| {
+            Error::Argument(format!("array {i} of a result that has {}", self.contents.arrays.len()))
+        })?;
+        let descriptor = A::type_descriptor();
+        let wanted = descriptor.as_string().map_or("another type", String::as_str);
+        if wanted != array.descr().as_str() {
+            let message = format!("array {i} has elements of dtype {}, not {wanted}", array.descr().as_str());
+            return Err(Error::Dtype(message));
+        }
+        let count: usize = array.shape().iter().map(|n| *n as usize).product();
+        let elements = A::bytes_as_slice(self.bytes(i), &descriptor, count)
+            .map_err(|e| Error::Dtype(format!("array {i} of dtype {wanted}: {e}")))?;
+        let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
+        ArrayViewD::from_shape(IxDyn(&shape).set_f(array.is_fortran_order()), elements)
+            .map_err(|e| Error::Argument(format!("array {i}: {e}")))
+    }
+
+    /// Where this result came from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether the cache has it, or why not.
+    pub fn stored(&self) -> Result<(), Unstored> {
+        self.contents.stored
+    }
+
+    /// The file of its entry, an `.npy` that numpy reads. It may be gone by the time that it is opened.
+    pub fn path(&self) -> Option<&Path> {
+        self.c_path().map(|path| Path::new(OsStr::from_bytes(path.to_bytes())))
+    }
+
+    /// The same, as C reads it.
+    pub fn c_path(&self) -> Option<&CStr> {
+        self.contents.path.as_deref()
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Buffer");
+        debug.field("arrays", &self.contents.arrays).field("origin", &self.origin);
+        debug.field("stored", &self.contents.stored).field("path", &self.path()).finish()
+    }
+}

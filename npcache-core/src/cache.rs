@@ -1,0 +1,573 @@
+//! A call: look on disk, else one caller computes and publishes.
+
+use std::ffi::{CString, c_void};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::Errno;
+
+use crate::args::Canonical;
+use crate::buffer::{Buffer, Origin};
+use crate::build_id::object_of;
+use crate::entry;
+use crate::error::{Error, Result, Unstored};
+use crate::flight::{Flights, Joined, Seat};
+use crate::fork::{PerProcess, epoch};
+use crate::key::{Identity, Key};
+use crate::map::Memory;
+use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
+use crate::output::{Output, Place, Task};
+use crate::state::{POLL, Slot, State, TryLock};
+use crate::store::{Directory, entry_path, function_directory, retry};
+
+/// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
+/// where copying costs what mapping and its page faults do.
+const MAP_FROM: usize = 256 << 10;
+
+/// The first read of an entry, onto the stack: most small results whole, in one call.
+const FIRST_READ: usize = 8 << 10;
+
+/// A persistent memo table: open, in a directory or without one.
+///
+/// Cloning it is cheap. All methods can be called from any thread at any time, and all handles on one
+/// directory, in this process and in others, share what is computed. After a `fork` the child can go on using it.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: Option<Root>,
+    options: Options,
+}
+
+struct Root {
+    directory: Arc<Directory>,
+    state: PerProcess<Arc<State>>,
+}
+
+/// Which code a result came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// A promise of the caller's: while this text stays the same, so do the results. Results are shared with all
+    /// programs and languages that give the same. The empty text promises it for ever.
+    Text(String),
+    /// The build ID of the program or library that holds this address: a rebuild that changes the code leaves the
+    /// old results behind.
+    BuildOf(*const c_void),
+}
+
+impl From<&str> for Version {
+    fn from(text: &str) -> Version {
+        Version::Text(text.to_owned())
+    }
+}
+
+impl Version {
+    fn text(self) -> Result<String> {
+        match self {
+            Version::Text(text) => Ok(text),
+            Version::BuildOf(address) => object_of(address)?.version(),
+        }
+    }
+}
+
+impl Cache {
+    /// Opens the cache in the directory `path`, with default [`Options`]; see [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Cache> {
+        Options::new().open(path)
+    }
+
+    pub(crate) fn with_options(path: Option<&Path>, options: Options) -> Result<Cache> {
+        let root = match path {
+            Some(path) if options.mode != Mode::Off => {
+                let writable = options.mode != Mode::ReadOnly;
+                let directory = Arc::new(Directory::open(path, writable)?);
+                let root = Root { directory, state: PerProcess::new() };
+                root.state(writable);
+                Some(root)
+            }
+            _ => None,
+        };
+        Ok(Cache { inner: Arc::new(Inner { root, options }) })
+    }
+
+    /// The directory, absolute; `None` for a cache without one.
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.root.as_ref().map(|root| root.directory.path())
+    }
+
+    /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
+    pub fn function(&self, name: &str, version: impl Into<Version>) -> Result<Function> {
+        let identity = Arc::new(Identity::new(name, &version.into().text()?, Vec::new(), false)?);
+        let directory = function_directory(name);
+        let slot = Slot::of(&directory);
+        let sharing = self.inner.options.flight;
+        Ok(Function { cache: self.clone(), identity, directory, slot, sharing })
+    }
+
+    /// The result of `compute`, the function called `name`, for these argument bytes: stored, or computed now, by one
+    /// caller while all others that ask for the same wait. Blocks for as long as the function takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `compute`, as the source of [`Error::Function`]; nothing is stored then. No fault of the directory is
+    /// an error: the result comes back all the same, and [`Buffer::stored`] tells.
+    ///
+    /// ```
+    /// use ndarray::Array1;
+    /// use npcache_core::{Cache, Origin};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let cache = Cache::open(directory.path())?;
+    /// let squares = |n: u32| {
+    ///     cache.call("squares", "1", n.to_le_bytes(), |out| {
+    ///         out.write(&Array1::from_iter((0..n).map(|i| f64::from(i * i))))
+    ///     })
+    /// };
+    /// assert_eq!(squares(4)?.view::<f64>(0)?.sum(), 14.0);
+    /// assert_eq!(squares(4)?.origin(), Origin::Disk);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &self,
+        name: &str,
+        version: impl Into<Version>,
+        args: impl AsRef<[u8]>,
+        compute: impl FnOnce(&mut Output) -> Result<(), E>,
+    ) -> Result<Buffer> {
+        self.function(name, version)?.call(&Canonical::from_bytes(args.as_ref()), compute)
+    }
+
+    /// Removes all entries. What was computed before this returns, or is being computed, here or in any other
+    /// process, is not found afterwards. Only what npcache made is removed.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be written.
+    pub fn clear(&self) -> Result<()> {
+        self.clear_slot(None).map(drop)
+    }
+
+    /// [`Cache::clear`] for one function, with all its versions.
+    pub fn clear_function(&self, name: &str) -> Result<()> {
+        Identity::new(name, "", Vec::new(), false)?;
+        self.clear_slot(Some(&function_directory(name))).map(drop)
+    }
+
+    /// [`Cache::clear`], and removes the directory. The cache can go on being used, and computes every call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEmpty`] where the directory holds files that npcache did not make. It stays then, an empty cache.
+    pub fn remove(&self) -> Result<()> {
+        if let Some(state) = self.clear_slot(None)? {
+            state.directory.remove()?;
+            state.retire();
+        }
+        Ok(())
+    }
+
+    fn clear_slot(&self, function: Option<&str>) -> Result<Option<&Arc<State>>> {
+        let Some(root) = &self.inner.root else { return Ok(None) };
+        if self.inner.options.mode == Mode::ReadOnly {
+            return Err(Error::Argument("a cache opened with mode=readonly is not cleared".to_owned()));
+        }
+        let state = root.state(true);
+        let slot = function.map_or(Slot::ALL, Slot::of);
+        let function = function.map(|name| CString::new(name).expect("a directory's name"));
+        let raise = || {
+            state
+                .raise_generation(slot, self.inner.options.lock_timeout)
+                .map_err(|e| Error::io("lock .npcache/lock to clear", root.directory.path(), e))
+        };
+        raise()?;
+        state.directory.sweep(function.as_deref())?;
+        // What was begun, or read, while the sweep went on is older than the clear too.
+        raise()?;
+        Ok(Some(state))
+    }
+}
+
+impl Root {
+    /// What the handles of this process share; made anew in a child of `fork`, and when the lock file is gone.
+    fn state(&self, writable: bool) -> &Arc<State> {
+        self.state.get(|state| state.is_current(), || State::of(self.directory.clone(), writable))
+    }
+}
+
+/// How long [`Function::begin`] waits for another caller that computes the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Up to the option `lock_timeout`; then this caller computes too.
+    Patiently,
+    /// At most so long; then [`Begun::Busy`], until calls for the same have waited `lock_timeout` in all.
+    AtMost(Duration),
+}
+
+/// What a call begins with.
+// A hit is returned from a hot path, so it is not boxed.
+#[allow(clippy::large_enum_variant)]
+pub enum Begun {
+    /// The result is there.
+    Hit(Buffer),
+    /// The caller computes it: it fills the output, commits it and ends it.
+    Todo(Output),
+    /// Another caller computes it, and did not finish in time.
+    Busy,
+}
+
+/// A function whose calls are cached: its name, its version, and what else its results depend on.
+///
+/// Cloning it is cheap. Calls can be made from any thread.
+#[derive(Clone)]
+pub struct Function {
+    cache: Cache,
+    identity: Arc<Identity>,
+    directory: String,
+    slot: Slot,
+    sharing: Sharing,
+}
+
+impl Function {
+    /// Declares that results depend on the build of the program or library that holds `address`, too.
+    pub fn add_object(&mut self, address: *const c_void) -> Result<()> {
+        let object = object_of(address)?;
+        self.add_dependency(&format!("object:{}", object.file_name()), &object.version()?)
+    }
+
+    /// Declares that results depend on `value`: a library's version, an environment variable.
+    pub fn add_dependency(&mut self, name: &str, value: &str) -> Result<()> {
+        let mut dependencies = self.identity.dependencies().to_vec();
+        dependencies.push((name.to_owned(), value.to_owned()));
+        self.renew(dependencies, self.identity.has_strict_layout())
+    }
+
+    /// Sets an option of this function: `flight=process|thread|off`, and `layout=equal|strict`. With strict layouts,
+    /// calls whose arrays of equal contents lie differently in memory (C order, Fortran order, with gaps) are
+    /// different calls, for functions whose rounding depends on it.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "flight" => {
+                self.sharing = sharing(name, value)?;
+                Ok(())
+            }
+            "layout" => {
+                let strict = choose(name, value, &[("equal", false), ("strict", true)])?;
+                self.renew(self.identity.dependencies().to_vec(), strict)
+            }
+            _ => Err(Error::Argument(format!(
+                "no option of a function is called `{}`; there are flight, layout",
+                name.escape_debug()
+            ))),
+        }
+    }
+
+    fn renew(&mut self, dependencies: Vec<(String, String)>, strict: bool) -> Result<()> {
+        let (name, version) = (self.identity.name(), self.identity.version());
+        self.identity = Arc::new(Identity::new(name, version, dependencies, strict)?);
+        Ok(())
+    }
+
+    /// Its identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// [`Cache::call`] for this function.
+    pub fn call<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &self,
+        args: &Canonical,
+        compute: impl FnOnce(&mut Output) -> Result<(), E>,
+    ) -> Result<Buffer> {
+        let mut output = match self.begin(args, Wait::Patiently)? {
+            Begun::Hit(buffer) => return Ok(buffer),
+            Begun::Todo(output) => output,
+            Begun::Busy => unreachable!("a patient caller ends up computing"),
+        };
+        match compute(&mut output) {
+            Ok(()) => {
+                output.commit()?;
+                output.end()
+            }
+            Err(e) => Err(match e.into().downcast::<Error>() {
+                // The output's own: a shape too large, say.
+                Ok(own) => *own,
+                Err(source) => {
+                    let name = self.identity.name().to_owned();
+                    Error::Function { name, code: 1, message: source.to_string(), source: Some(source) }
+                }
+            }),
+        }
+    }
+
+    /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
+    /// for callers that cannot hand over a closure.
+    pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
+        let task = |place| {
+            let key = Key::new(&self.identity, args);
+            Task { identity: self.identity.clone(), key, args: args.clone(), place, seat: None }
+        };
+        let Some(root) = &self.cache.inner.root else {
+            return Ok(Begun::Todo(Output::new(task(Err(Unstored::NoDirectory)))));
+        };
+        let options = &self.cache.inner.options;
+        let key = Key::new(&self.identity, args);
+        let call = Call { function: self, root, key, options, wait, began: Instant::now() };
+        match call.begin() {
+            Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
+            Step::Busy => Ok(Begun::Busy),
+            Step::Compute(place, seat) => {
+                let place = if options.mode == Mode::ReadOnly { Err(Unstored::ReadOnlyMode) } else { Ok(place) };
+                Ok(Begun::Todo(Output::new(Task { seat, ..task(place) })))
+            }
+        }
+    }
+}
+
+/// One call that begins.
+struct Call<'a> {
+    function: &'a Function,
+    root: &'a Root,
+    key: Key,
+    options: &'a Options,
+    wait: Wait,
+    began: Instant,
+}
+
+enum Step {
+    Hit(Buffer),
+    Compute(Place, Option<Seat>),
+    Busy,
+}
+
+/// What stands where an entry is looked for.
+enum Found {
+    Hit(Buffer),
+    Nothing,
+    /// Something that is no entry of this key, or not a whole one.
+    Bad,
+}
+
+impl Call<'_> {
+    fn begin(&self) -> Step {
+        loop {
+            let state = self.root.state(self.options.mode != Mode::ReadOnly);
+            let generation = state.generation(self.function.slot);
+            let path = self.path();
+            match self.look_on_disk(state, &path) {
+                Found::Hit(buffer) => {
+                    state.forget_wait(&self.key);
+                    return Step::Hit(buffer);
+                }
+                Found::Nothing | Found::Bad => {}
+            }
+            let seat = if self.function.sharing == Sharing::Off {
+                None
+            } else {
+                match Flights::join(state, &self.key, generation, self.deadline()) {
+                    Joined::Landed(buffer) => return Step::Hit(buffer),
+                    Joined::Ended => continue,
+                    Joined::Own => None,
+                    Joined::TimedOut if self.is_patient(state) => None,
+                    Joined::TimedOut => return Step::Busy,
+                    Joined::Leader(mut seat) => match self.lead(state, &mut seat, &path) {
+                        Lead::Compute => Some(seat),
+                        Lead::Hit(buffer) => {
+                            seat.land(buffer.with_origin(Origin::Shared));
+                            return Step::Hit(buffer);
+                        }
+                        Lead::Busy => return Step::Busy,
+                        Lead::Retired => continue,
+                    },
+                }
+            };
+            // Whoever published since the first look is found now: with the key's lock nobody else can.
+            let full = state.full_generation(self.function.slot);
+            if !generation.agrees(&full) {
+                continue;
+            }
+            let replace = match self.look_on_disk(state, &path) {
+                Found::Hit(buffer) => {
+                    if let Some(seat) = seat {
+                        seat.land(buffer.with_origin(Origin::Shared));
+                    }
+                    return Step::Hit(buffer);
+                }
+                Found::Nothing => self.options.mode == Mode::Refresh,
+                Found::Bad => true,
+            };
+            state.forget_wait(&self.key);
+            let place = Place {
+                state: state.clone(),
+                slot: self.function.slot,
+                generation: full,
+                path,
+                below_root: self.below_root(),
+                replace,
+                epoch: epoch(),
+            };
+            return Step::Compute(place, seat);
+        }
+    }
+
+    /// Takes the key's lock among processes, or waits for who has it.
+    fn lead(&self, state: &Arc<State>, seat: &mut Seat, path: &CString) -> Lead {
+        if self.function.sharing != Sharing::Process {
+            return Lead::Compute;
+        }
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let word = state.wake_word();
+            match state.try_lock(&self.key) {
+                TryLock::Held(lock) => {
+                    seat.hold(lock);
+                    return Lead::Compute;
+                }
+                TryLock::Unavailable => return Lead::Compute,
+                TryLock::Retired => return Lead::Retired,
+                TryLock::Busy => {}
+            }
+            if let Found::Hit(buffer) = self.look_on_disk(state, path) {
+                state.forget_wait(&self.key);
+                return Lead::Hit(buffer);
+            }
+            let rest = self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if rest.is_some_and(|rest| rest.is_zero()) {
+                return if self.is_patient(state) { Lead::Compute } else { Lead::Busy };
+            }
+            state.wait(word, pause.min(rest.unwrap_or(POLL)));
+            pause = (2 * pause).min(POLL);
+        }
+    }
+
+    /// When to stop waiting; `None` for never, which is what a time beyond the clock's comes to.
+    fn deadline(&self) -> Option<Instant> {
+        let wait = match self.wait {
+            Wait::Patiently => self.options.lock_timeout,
+            Wait::AtMost(wait) => wait.min(self.options.lock_timeout),
+        };
+        self.began.checked_add(wait)
+    }
+
+    /// Past the deadline: whether it was `lock_timeout`, counting the calls before this one that came back busy, so
+    /// that the caller now computes as well.
+    fn is_patient(&self, state: &State) -> bool {
+        match self.wait {
+            Wait::Patiently => true,
+            Wait::AtMost(_) => state.waited(&self.key, self.began) >= self.options.lock_timeout,
+        }
+    }
+
+    /// The entry's absolute path.
+    fn path(&self) -> CString {
+        let mut path = self.root.directory.path().as_os_str().as_bytes().to_vec();
+        path.push(b'/');
+        path.extend_from_slice(entry_path(&self.function.directory, &self.key).as_bytes());
+        CString::new(path).expect("made of paths without NUL")
+    }
+
+    /// Where in it the part below the root begins.
+    fn below_root(&self) -> usize {
+        self.root.directory.path().as_os_str().len() + 1
+    }
+
+    fn look_on_disk(&self, state: &State, path: &CString) -> Found {
+        if self.options.mode == Mode::Refresh {
+            return Found::Nothing;
+        }
+        let name = &path.as_bytes_with_nul()[self.below_root()..];
+        let name = std::ffi::CStr::from_bytes_with_nul(name).expect("the end of a C string");
+        let file = match state.directory.open_file(name, OFlags::RDONLY) {
+            Ok(file) => file,
+            // A link or a socket.
+            Err(Errno::LOOP | Errno::NXIO) => return Found::Bad,
+            // Absent, or not to be had: then it is computed, and publishing says what is the matter.
+            Err(_) => return Found::Nothing,
+        };
+        match self.load(state, &file) {
+            Ok(Some((arrays, memory))) => {
+                Found::Hit(Buffer::new(arrays, vec![memory], Some(path.clone()), Ok(()), Origin::Disk))
+            }
+            Ok(None) => Found::Bad,
+            Err(Errno::ISDIR) => Found::Bad,
+            Err(_) => Found::Nothing,
+        }
+    }
+
+    /// The arrays of an open entry and the memory that they are in; `None` where it is not what it should be.
+    fn load(&self, state: &State, file: &OwnedFd) -> rustix::io::Result<Option<(Vec<entry::Array>, Memory)>> {
+        let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
+        let start = loop {
+            match rustix::io::read(file, &mut first[..]) {
+                Ok((start, _)) => break &*start,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        };
+        let out_of_memory = |_| Errno::NOMEM;
+        if start.len() < FIRST_READ {
+            // In a regular file a short read is its end.
+            let mut memory = Memory::zeroed(start.len()).map_err(out_of_memory)?;
+            memory.as_mut_slice().copy_from_slice(start);
+            return Ok(self.check(memory));
+        }
+        let stat = fstat(file)?;
+        let len = usize::try_from(stat.st_size).unwrap_or(0);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len < start.len() {
+            return Ok(None);
+        }
+        if len < MAP_FROM {
+            let mut memory = Memory::zeroed(len).map_err(out_of_memory)?;
+            let (head, rest) = memory.as_mut_slice().split_at_mut(start.len());
+            head.copy_from_slice(start);
+            let mut filled = 0;
+            while filled < rest.len() {
+                match retry(|| rustix::io::read(file, &mut rest[filled..]))? {
+                    0 => return Ok(None),
+                    n => filled += n,
+                }
+            }
+            return Ok(self.check(memory));
+        }
+
+        let memory = Memory::map(file.as_fd(), len)?;
+        let Ok(parsed) = entry::parse(memory.as_slice(), &self.key) else { return Ok(None) };
+        let mtime = stat.st_mtime as i64 * 1_000_000_000 + stat.st_mtime_nsec as i64;
+        let found = entry::Origin { inode: stat.st_ino, mtime, boot: crate::state::boot_id() };
+        let once = (self.key, found.inode, found.mtime);
+        let verify = match self.options.verify {
+            Verify::Never => false,
+            Verify::Always => true,
+            Verify::Auto => {
+                let as_written = parsed.origin == found && found.boot != [0; 16];
+                !as_written && !state.verified.lock().contains(&once)
+            }
+        };
+        if verify {
+            if !parsed.data_is_whole(memory.as_slice()) {
+                return Ok(None);
+            }
+            state.verified.lock().insert(once);
+        }
+        Ok(Some((parsed.arrays, memory)))
+    }
+
+    /// Checks an entry that was read, data and all.
+    fn check(&self, memory: Memory) -> Option<(Vec<entry::Array>, Memory)> {
+        let parsed = entry::parse(memory.as_slice(), &self.key).ok()?;
+        parsed.data_is_whole(memory.as_slice()).then_some((parsed.arrays, memory))
+    }
+}
+
+enum Lead {
+    Compute,
+    Hit(Buffer),
+    Busy,
+    Retired,
+}

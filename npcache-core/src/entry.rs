@@ -1,0 +1,273 @@
+//! The bytes of an entry: `.npy` records, one an array, and a footer that says whose result they are.
+//!
+//! `docs/format.md` draws them. [`Encoded`] lays them out, [`parse`] checks them; where they are kept is
+//! [`crate::store`]'s business. Nothing is trusted that its checksum does not cover, and the checksums of all but the
+//! data are verified at every open.
+
+use std::ffi::CString;
+use std::io::IoSlice;
+
+use twox_hash::XxHash3_64;
+
+use crate::dtype::{DType, Descr};
+use crate::key::Key;
+use crate::npy::{self, Header};
+
+/// The disk format that this library writes, and the newest that it reads.
+pub(crate) const FORMAT: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"\x93NPCACHE";
+
+/// Length of the fixed-size end of an entry.
+pub(crate) const TAIL: usize = 192;
+
+/// More arrays in one result are refused, as is an entry that claims more.
+pub(crate) const MAX_ARRAYS: usize = 4096;
+
+/// An array of a result: what it is, and where its elements lie in the memory that holds it.
+#[derive(Debug, Clone)]
+pub struct Array {
+    pub(crate) name: Option<CString>,
+    pub(crate) header: Header,
+    pub(crate) strides: Vec<i64>,
+    /// Which of the result's blocks of memory.
+    pub(crate) block: usize,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+impl Array {
+    /// The name that the function gave it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| name.to_str().expect("checked when it was named"))
+    }
+
+    /// Its element type.
+    pub fn descr(&self) -> &Descr {
+        &self.header.descr
+    }
+
+    /// Its element type, where C has one for it.
+    pub fn dtype(&self) -> Option<DType> {
+        self.header.descr.dtype()
+    }
+
+    /// Its shape; empty for an array of no dimensions, which has one element.
+    pub fn shape(&self) -> &[i64] {
+        &self.header.shape
+    }
+
+    /// Bytes from an element to the next along each dimension.
+    pub fn strides(&self) -> &[i64] {
+        &self.strides
+    }
+
+    /// Whether its elements lie in Fortran (column-major) order.
+    pub fn is_fortran_order(&self) -> bool {
+        self.header.fortran_order
+    }
+
+    /// Bytes of its elements.
+    pub fn nbytes(&self) -> usize {
+        self.len
+    }
+
+    /// The name that the function gave it, as C reads it.
+    pub fn c_name(&self) -> Option<&std::ffi::CStr> {
+        self.name.as_deref()
+    }
+}
+
+/// What makes a file the one that was written, and so its unread data trustworthy: see `docs/format.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    pub(crate) inode: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) mtime: i64,
+    /// The boot it was written in.
+    pub(crate) boot: [u8; 16],
+}
+
+/// An entry's bytes around its data.
+pub(crate) struct Encoded<'a> {
+    /// The npy header and the data of each array.
+    records: Vec<(Vec<u8>, &'a [u8])>,
+    footer: Vec<u8>,
+}
+
+impl<'a> Encoded<'a> {
+    /// Lays out `arrays` with their data. `origin` is that of the file to be written.
+    pub(crate) fn new(
+        key: &Key,
+        arrays: impl ExactSizeIterator<Item = (&'a Array, &'a [u8])>,
+        metadata: &[u8],
+        origin: &Origin,
+    ) -> Encoded<'a> {
+        let mut position = 0u64;
+        let mut names = Vec::new();
+        let (mut headers_hash, mut data_hash) = (0, 0);
+        let count = arrays.len() as u32;
+        let records: Vec<_> = arrays
+            .map(|(array, data)| {
+                let mut header = Vec::with_capacity(128);
+                npy::write_header(&mut header, position, &array.header);
+                position += (header.len() + data.len()) as u64;
+                headers_hash = chain(headers_hash, &header);
+                data_hash = chain(data_hash, data);
+                let name = array.name.as_ref().map_or(&b""[..], |name| name.as_bytes());
+                names.extend_from_slice(&(name.len() as u16).to_le_bytes());
+                names.extend_from_slice(name);
+                (header, data)
+            })
+            .collect();
+
+        let payload = names.len() + metadata.len() + TAIL;
+        let mut footer = Vec::with_capacity(192 + payload);
+        let descr = DType::UInt8.into();
+        npy::write_header(&mut footer, position, &Header { descr, fortran_order: false, shape: vec![payload as i64] });
+        let header_len = footer.len();
+        headers_hash = chain(headers_hash, &footer);
+        footer.extend_from_slice(&names);
+        footer.extend_from_slice(metadata);
+
+        let mut tail = [0; TAIL];
+        let mut put = |at: usize, bytes: &[u8]| tail[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, MAGIC);
+        put(8, &FORMAT.to_le_bytes());
+        put(12, &count.to_le_bytes());
+        put(16, &(position + (header_len + payload) as u64).to_le_bytes());
+        put(24, &position.to_le_bytes());
+        put(32, &(header_len as u32).to_le_bytes());
+        put(36, &(names.len() as u32).to_le_bytes());
+        put(40, &(metadata.len() as u64).to_le_bytes());
+        put(48, key.as_bytes());
+        put(80, &origin.inode.to_le_bytes());
+        put(88, &origin.mtime.to_le_bytes());
+        put(96, &origin.boot);
+        put(112, &headers_hash.to_le_bytes());
+        put(120, &data_hash.to_le_bytes());
+        put(128, &chain(0, &footer[header_len..]).to_le_bytes());
+        let hash = chain(0, &tail[..TAIL - 8]);
+        tail[TAIL - 8..].copy_from_slice(&hash.to_le_bytes());
+        footer.extend_from_slice(&tail);
+        Encoded { records, footer }
+    }
+
+    /// The pieces of the file, in order.
+    pub(crate) fn pieces(&self) -> Vec<IoSlice<'_>> {
+        let records = self.records.iter().flat_map(|(header, data)| [IoSlice::new(header), IoSlice::new(data)]);
+        records.chain([IoSlice::new(&self.footer)]).collect()
+    }
+}
+
+/// An entry as it was found.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) arrays: Vec<Array>,
+    pub(crate) origin: Origin,
+    data_hash: u64,
+}
+
+impl Parsed {
+    /// Whether the data is what was written; reads all of it.
+    pub(crate) fn data_is_whole(&self, bytes: &[u8]) -> bool {
+        let hash = self.arrays.iter().fold(0, |hash, array| chain(hash, &bytes[array.offset..][..array.len]));
+        hash == self.data_hash
+    }
+}
+
+/// Checks all of an entry but its data. The error says what is wrong with it.
+pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Parsed, &'static str> {
+    let (tail, footer) = split_footer(bytes)?;
+    if tail.get(48) != *key.as_bytes() {
+        return Err("it belongs to another key");
+    }
+    let header_len = u32::from_le_bytes(tail.get(32)) as usize;
+    let names_len = u32::from_le_bytes(tail.get(36)) as usize;
+    let mut names = footer.get(header_len..).and_then(|rest| rest.get(..names_len)).ok_or(DAMAGED)?;
+    let count = u32::from_le_bytes(tail.get(12)) as usize;
+    if count > MAX_ARRAYS {
+        return Err(DAMAGED);
+    }
+
+    let records_len = bytes.len() - footer.len();
+    let mut arrays = Vec::with_capacity(count);
+    let mut hash = 0;
+    let mut position = 0;
+    for _ in 0..count {
+        let (header, header_len) = npy::read_header(&bytes[position..records_len]).ok_or(DAMAGED)?;
+        hash = chain(hash, &bytes[position..position + header_len]);
+        let offset = position + header_len;
+        let len = header.data_len().filter(|len| *len <= records_len - offset).ok_or(DAMAGED)?;
+        let (name_len, rest) = names.split_first_chunk().ok_or(DAMAGED)?;
+        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_len) as usize).ok_or(DAMAGED)?;
+        names = rest;
+        std::str::from_utf8(name).map_err(|_| DAMAGED)?;
+        let name = if name.is_empty() { None } else { Some(CString::new(name).map_err(|_| DAMAGED)?) };
+        let strides = header.strides();
+        arrays.push(Array { name, header, strides, block: 0, offset, len });
+        position = offset + len;
+    }
+    let expected = u64::from_le_bytes(tail.get(112));
+    let footer_header = footer.get(..header_len).ok_or(DAMAGED)?;
+    if position != records_len || !names.is_empty() || chain(hash, footer_header) != expected {
+        return Err(DAMAGED);
+    }
+    let origin = Origin {
+        inode: u64::from_le_bytes(tail.get(80)),
+        mtime: i64::from_le_bytes(tail.get(88)),
+        boot: tail.get(96),
+    };
+    Ok(Parsed { arrays, origin, data_hash: u64::from_le_bytes(tail.get(120)) })
+}
+
+/// The metadata of an entry: JSON, see `docs/format.md`. Checks the footer alone.
+pub(crate) fn metadata(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let (tail, footer) = split_footer(bytes)?;
+    let header_len = u32::from_le_bytes(tail.get(32)) as usize;
+    let names_len = u32::from_le_bytes(tail.get(36)) as usize;
+    let body = &footer[..footer.len() - TAIL];
+    body.get(header_len..).and_then(|rest| rest.get(names_len..)).ok_or(DAMAGED)
+}
+
+const DAMAGED: &str = "it is damaged";
+
+/// The tail, and the whole footer record, both with their checksums verified.
+fn split_footer(bytes: &[u8]) -> Result<(Tail<'_>, &[u8]), &'static str> {
+    let tail = Tail(bytes.last_chunk().ok_or("it is too short")?);
+    if tail.get(0) != *MAGIC {
+        return Err("it does not end as an entry does");
+    }
+    if u32::from_le_bytes(tail.get(8)) != FORMAT {
+        return Err("it is of another format");
+    }
+    if chain(0, &tail.0[..TAIL - 8]) != u64::from_le_bytes(tail.get(TAIL - 8)) {
+        return Err(DAMAGED);
+    }
+    let (file_len, footer_at) = (u64::from_le_bytes(tail.get(16)), u64::from_le_bytes(tail.get(24)));
+    let metadata_len = u64::from_le_bytes(tail.get(40));
+    let (header_len, names_len) = (u32::from_le_bytes(tail.get(32)), u32::from_le_bytes(tail.get(36)));
+    let footer_len = (TAIL as u64 + header_len as u64 + names_len as u64).checked_add(metadata_len);
+    if file_len != bytes.len() as u64 || footer_len.and_then(|len| file_len.checked_sub(len)) != Some(footer_at) {
+        return Err("its length is not what was written");
+    }
+    let footer = &bytes[footer_at as usize..];
+    let body = &footer[header_len as usize..footer.len() - TAIL];
+    if chain(0, body) != u64::from_le_bytes(tail.get(128)) {
+        return Err(DAMAGED);
+    }
+    Ok((tail, footer))
+}
+
+struct Tail<'a>(&'a [u8; TAIL]);
+
+impl Tail<'_> {
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0[at..at + N].try_into().expect("constant offsets within the tail")
+    }
+}
+
+/// XXH3-64 of several pieces: each is hashed with the hash before it as the seed.
+fn chain(hash: u64, piece: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(hash, piece)
+}

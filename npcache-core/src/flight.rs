@@ -1,0 +1,146 @@
+//! Who computes: of the callers that miss one key at once, one, while the others wait for its result.
+//!
+//! In a process the callers of a key join a [`Flight`]; the first leads it and is given a [`Seat`], the others wait on
+//! it. The leader then takes the key's lock among processes (see [`crate::state`]). However a seat goes, by landing with
+//! a result, by an error, by an unwinding panic or exception, the flight ends, and those who waited for a result that
+//! did not come try again, one of them as the leader.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::ThreadId;
+use std::time::Instant;
+
+use crate::buffer::Buffer;
+use crate::fork::epoch;
+use crate::key::Key;
+use crate::state::{Generation, HeldLock, State, lock};
+
+/// The flights of one directory. A call joins only those of its own generation: one that began before a clear
+/// brings a result that must not be found after it.
+#[derive(Default)]
+pub(crate) struct Flights {
+    flying: Mutex<HashMap<(Key, Generation), Arc<Flight>>>,
+}
+
+struct Flight {
+    leader: ThreadId,
+    progress: Mutex<Progress>,
+    ended: Condvar,
+}
+
+enum Progress {
+    Flying,
+    Landed(Buffer),
+    /// Without a result.
+    Ended,
+}
+
+/// How joining a flight went.
+pub(crate) enum Joined {
+    /// Nobody computes it: the caller does.
+    Leader(Seat),
+    /// Another thread computed it.
+    Landed(Buffer),
+    /// Another thread tried to: look again.
+    Ended,
+    /// This very thread computes it, further up its stack.
+    Own,
+    TimedOut,
+}
+
+impl Flights {
+    pub(crate) fn join(
+        state: &Arc<State>,
+        key: &Key,
+        generation: Generation,
+        deadline: Option<Instant>,
+    ) -> Joined {
+        let me = std::thread::current().id();
+        let flight = {
+            let mut flying = lock(&state.flights.flying);
+            match flying.get(&(*key, generation)) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let flight = Arc::new(Flight {
+                        leader: me,
+                        progress: Mutex::new(Progress::Flying),
+                        ended: Condvar::new(),
+                    });
+                    flying.insert((*key, generation), flight.clone());
+                    let epoch = epoch();
+                    return Joined::Leader(Seat { state: state.clone(), key: *key, generation, flight, lock: None, epoch });
+                }
+            }
+        };
+        if flight.leader == me {
+            return Joined::Own;
+        }
+        let mut progress = lock(&flight.progress);
+        loop {
+            match &*progress {
+                Progress::Landed(buffer) => return Joined::Landed(buffer.clone()),
+                Progress::Ended => return Joined::Ended,
+                Progress::Flying => {}
+            }
+            progress = match deadline {
+                None => flight.ended.wait(progress).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(deadline) => {
+                    let rest = deadline.saturating_duration_since(Instant::now());
+                    if rest.is_zero() {
+                        return Joined::TimedOut;
+                    }
+                    flight.ended.wait_timeout(progress, rest).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
+            };
+        }
+    }
+}
+
+/// The right, and the duty, to compute a key. Dropping it lets the next one try.
+pub(crate) struct Seat {
+    state: Arc<State>,
+    key: Key,
+    generation: Generation,
+    flight: Arc<Flight>,
+    lock: Option<HeldLock>,
+    /// The process that it belongs to.
+    epoch: u64,
+}
+
+impl Seat {
+    /// Adds the lock among processes.
+    pub(crate) fn hold(&mut self, lock: HeldLock) {
+        self.lock = Some(lock);
+    }
+
+    /// Ends the flight with a result, for all who wait.
+    pub(crate) fn land(self, buffer: Buffer) {
+        self.end(Progress::Landed(buffer));
+    }
+
+    fn end(&self, progress: Progress) {
+        let mut flying = lock(&self.state.flights.flying);
+        if flying.get(&(self.key, self.generation)).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            flying.remove(&(self.key, self.generation));
+        }
+        drop(flying);
+        let mut current = lock(&self.flight.progress);
+        if matches!(*current, Progress::Flying) {
+            *current = progress;
+        }
+        drop(current);
+        self.flight.ended.notify_all();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.epoch != epoch() {
+            // Inherited by a fork: the flight and its lock are the parent's, and its mutexes may be locked for ever.
+            std::mem::forget(self.lock.take());
+            std::mem::forget(self.state.clone());
+            return;
+        }
+        self.end(Progress::Ended);
+    }
+}

@@ -1,0 +1,141 @@
+//! Memory that holds results: zeroed and aligned for a function to fill, or a file mapped to be read.
+//!
+//! This is the one place where result memory is raw. It relies on two things that the rest of the crate keeps:
+//! a [`Memory`] is written only through `&mut` (so never once it is shared), and a file is mapped only when it
+//! is an entry, which npcache never modifies in place once it has a name.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+use crate::error::{Error, Result};
+
+/// Data starts on a multiple of this, in memory and in files: a cache line, and the widest vector register.
+pub(crate) const ALIGNMENT: usize = 64;
+
+/// From here on memory comes from the system in pages, so that freeing it gives it back; below, from the
+/// allocator, whose smaller blocks are warm. glibc's own limit for the same choice starts at 128 KiB and grows.
+const PAGES_FROM: usize = 1 << 20;
+
+/// From here on huge pages are asked for: 2 MiB each on x86-64, of which at least two are wanted.
+const HUGE_PAGES_FROM: usize = 4 << 20;
+
+enum Kind {
+    Allocated(Layout),
+    Mapped,
+    /// No byte at all; the pointer dangles, aligned.
+    Empty,
+}
+
+/// A block of memory with one owner.
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+    kind: Kind,
+}
+
+// SAFETY: a Memory is plain bytes with one owner; shared references only read, and writing takes `&mut`.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `len` zero bytes, aligned to [`ALIGNMENT`].
+    pub(crate) fn zeroed(len: usize) -> Result<Memory> {
+        if len == 0 {
+            return Ok(Memory { start: NonNull::<Aligned>::dangling().cast(), len, kind: Kind::Empty });
+        }
+        if len >= PAGES_FROM {
+            // SAFETY: a new private anonymous mapping aliases nothing.
+            let start = unsafe {
+                mmap_anonymous(
+                    std::ptr::null_mut(),
+                    len,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE,
+                )
+            };
+            let start =
+                start.ok().and_then(|start| NonNull::new(start.cast::<u8>())).ok_or(Error::Memory(len))?;
+            if len >= HUGE_PAGES_FROM {
+                // SAFETY: the range was mapped just above. Only advice: a kernel without huge pages refuses it.
+                let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+            }
+            return Ok(Memory { start, len, kind: Kind::Mapped });
+        }
+        let layout = Layout::from_size_align(len, ALIGNMENT).map_err(|_| Error::Memory(len))?;
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Error::Memory(len))?;
+        Ok(Memory { start, len, kind: Kind::Allocated(layout) })
+    }
+
+    /// The first `len` bytes of `file`, to read. The file is not to be shortened while it is mapped.
+    pub(crate) fn map(file: BorrowedFd<'_>, len: usize) -> rustix::io::Result<Memory> {
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+        let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
+        let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Memory { start, len, kind: Kind::Mapped })
+    }
+
+    /// The bytes.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start` is valid for `len` initialised bytes for as long as `self`, and is not written while
+        // shared (see the module's text).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The bytes, to fill. Only for memory made by [`Memory::zeroed`].
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as for `as_slice`, and `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Where the bytes are; stays the same when the Memory is moved.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        match self.kind {
+            // SAFETY: allocated with this very layout.
+            Kind::Allocated(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
+            Kind::Mapped => {
+                // SAFETY: the whole range was mapped by this value, and no borrow of it is left.
+                let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+            }
+            Kind::Empty => {}
+        }
+    }
+}
+
+#[repr(align(64))]
+struct Aligned;
+
+const _: () = assert!(align_of::<Aligned>() == ALIGNMENT);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_aligned_and_writable_at_every_size() {
+        for len in [0, 1, 63, 4096, PAGES_FROM - 1, PAGES_FROM, HUGE_PAGES_FROM + 1] {
+            let mut memory = Memory::zeroed(len).unwrap();
+            assert_eq!(memory.as_ptr() as usize % ALIGNMENT, 0);
+            assert!(memory.as_slice().iter().all(|byte| *byte == 0));
+            memory.as_mut_slice().fill(7);
+            assert_eq!((memory.as_slice().len(), memory.as_slice().last().copied()), (len, (len > 0).then_some(7)));
+        }
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_an_error() {
+        for len in [isize::MAX as usize, usize::MAX] {
+            assert!(matches!(Memory::zeroed(len), Err(Error::Memory(asked)) if asked == len));
+        }
+    }
+}

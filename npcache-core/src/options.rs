@@ -1,0 +1,216 @@
+//! How a cache behaves: set in code, or for one run by the environment.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+
+/// What a cache does with its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Look up and store.
+    #[default]
+    ReadWrite,
+    /// Look up; what is computed is not stored.
+    ReadOnly,
+    /// Compute every call anew and replace what is stored.
+    Refresh,
+    /// Neither look up nor store.
+    Off,
+}
+
+/// With whom a caller that misses shares the work: who waits while one computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Callers in all processes.
+    #[default]
+    Process,
+    /// Callers in this process.
+    Thread,
+    /// Nobody: every caller that misses computes. For functions that end in a barrier between their callers, which
+    /// would never be reached if only one of them computed.
+    Off,
+}
+
+/// When the data of an entry over 256 KiB is verified against its checksum. Everything else is verified at every open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Once in a process, and not where inode, length, modification time and the machine's boot are those of its
+    /// writing.
+    #[default]
+    Auto,
+    /// At every open.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How to open a [`Cache`]. Each option is overridden for a run by the environment variable of its name in capitals
+/// after `NPCACHE_`.
+///
+/// ```
+/// use npcache_core::{Mode, Options};
+/// use std::time::Duration;
+///
+/// let directory = tempfile::tempdir()?;
+/// let cache = Options::new().mode(Mode::Refresh).lock_timeout(Duration::from_secs(60)).open(directory.path())?;
+/// // The same by name, as from C:
+/// let mut options = Options::new();
+/// options.set("mode", "refresh")?;
+/// options.set("lock_timeout", "60")?;
+/// # drop(cache);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) mode: Mode,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) flight: Sharing,
+    pub(crate) verify: Verify,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            mode: Mode::default(),
+            lock_timeout: Duration::from_secs(600),
+            flight: Sharing::default(),
+            verify: Verify::default(),
+        }
+    }
+}
+
+/// The options' names, for messages and for the environment.
+const NAMES: [&str; 4] = ["mode", "lock_timeout", "flight", "verify"];
+
+impl Options {
+    /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// `mode=readwrite|readonly|refresh|off`.
+    pub fn mode(mut self, mode: Mode) -> Options {
+        self.mode = mode;
+        self
+    }
+
+    /// `lock_timeout=SECONDS`: how long a call waits for another that computes the same, before it computes too.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Options {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// `flight=process|thread|off`.
+    pub fn flight(mut self, flight: Sharing) -> Options {
+        self.flight = flight;
+        self
+    }
+
+    /// `verify=auto|always|never`.
+    pub fn verify(mut self, verify: Verify) -> Options {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets the option called `name` from text.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "mode" => {
+                self.mode = choose(
+                    name,
+                    value,
+                    &[
+                        ("readwrite", Mode::ReadWrite),
+                        ("readonly", Mode::ReadOnly),
+                        ("refresh", Mode::Refresh),
+                        ("off", Mode::Off),
+                    ],
+                )?;
+            }
+            "lock_timeout" => self.lock_timeout = seconds(name, value)?,
+            "flight" => self.flight = sharing(name, value)?,
+            "verify" => {
+                self.verify = choose(
+                    name,
+                    value,
+                    &[("auto", Verify::Auto), ("always", Verify::Always), ("never", Verify::Never)],
+                )?;
+            }
+            _ => {
+                return Err(Error::Argument(format!(
+                    "no option is called `{}`; there are {}",
+                    name.escape_debug(),
+                    NAMES.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the cache in the directory `path`, which is made with its parents if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Where `path` is a file, cannot be made, read or (unless it is a cache already) written, or was written by a
+    /// newer format; where an `NPCACHE_` variable has a value that its option does not take.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Cache> {
+        Cache::with_options(Some(path.as_ref()), self.overridden()?)
+    }
+
+    /// A cache without a directory: every call computes.
+    pub fn compute_only(&self) -> Result<Cache> {
+        Cache::with_options(None, self.overridden()?)
+    }
+
+    /// With what the environment says.
+    fn overridden(&self) -> Result<Options> {
+        let mut options = self.clone();
+        for name in NAMES {
+            let variable = format!("NPCACHE_{}", name.to_uppercase());
+            let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) else { continue };
+            let set = options.set(name, &value.to_string_lossy());
+            set.map_err(|e| Error::Argument(format!("in the environment variable {variable}: {e}")))?;
+        }
+        Ok(options)
+    }
+}
+
+/// The value of `flight`, which is an option of a function too.
+pub(crate) fn sharing(name: &str, value: &str) -> Result<Sharing> {
+    choose(name, value, &[("process", Sharing::Process), ("thread", Sharing::Thread), ("off", Sharing::Off)])
+}
+
+pub(crate) fn choose<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> Result<T> {
+    known.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| {
+        let texts: Vec<_> = known.iter().map(|(text, _)| *text).collect();
+        Error::Argument(format!("{name}=`{}` is none of {}", value.escape_debug(), texts.join(", ")))
+    })
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration> {
+    let seconds = value.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| {
+        Error::Argument(format!("{name}=`{}` is no number of seconds, such as 600 or 0.5", value.escape_debug()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_or_value_is_answered_with_the_right_ones() {
+        let mut options = Options::new();
+        let message = |name, value| Options::new().set(name, value).unwrap_err().to_string();
+        assert!(message("max_bites", "1").contains("lock_timeout"));
+        assert!(message("mode", "fast").contains("readwrite, readonly, refresh, off"));
+        for value in ["", "-1", "NaN", "inf", "1e300", "ten"] {
+            assert!(message("lock_timeout", value).contains("seconds"), "{value}");
+        }
+        options.set("lock_timeout", "0.5").unwrap();
+        options.set("verify", "always").unwrap();
+        assert_eq!((options.lock_timeout, options.verify), (Duration::from_millis(500), Verify::Always));
+    }
+}

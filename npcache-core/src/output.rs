@@ -1,0 +1,367 @@
+//! A result under construction: what a function fills, and what becomes of it when it is done.
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
+use ndarray_npy::{ViewMutElement, WritableElement};
+
+use crate::args::{ArrayBytes, Canonical, element_descr};
+use crate::buffer::{Buffer, Origin};
+use crate::cbor;
+use crate::dtype::Descr;
+use crate::entry::{Array, Encoded, MAX_ARRAYS};
+use crate::error::{Error, Result, Unstored};
+use crate::flight::Seat;
+use crate::fork::epoch;
+use crate::key::{Identity, Key};
+use crate::map::Memory;
+use crate::npy::{Header, MAX_NDIM};
+use crate::state::{Generation, Slot, State};
+use crate::store::write_all;
+
+/// Names of arrays and notes have at most this many bytes.
+const MAX_NAME: usize = 1024;
+
+/// Of the arguments, an entry keeps what fits in this; 4 KiB is what a page holds.
+const MAX_ARGUMENTS: usize = 4096;
+
+/// One result, being computed by this caller.
+///
+/// Made by [`Function::begin`](crate::Function::begin), ended by [`Output::end`]. Dropping it instead, also by a
+/// panic, gives the work to the next caller that waits for it. It can be handed to another thread.
+pub struct Output {
+    task: Task,
+    arrays: Vec<Array>,
+    blocks: Vec<Memory>,
+    notes: Vec<(String, String)>,
+    committed: bool,
+    /// The first thing that went wrong.
+    error: Option<Error>,
+    /// What the function says went wrong.
+    complaint: Option<String>,
+    started: Instant,
+}
+
+/// What is being computed, and where it goes.
+pub(crate) struct Task {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) key: Key,
+    pub(crate) args: Canonical,
+    /// Where to store it, or why it will not be.
+    pub(crate) place: Result<Place, Unstored>,
+    /// The flight that this caller leads, if it shares its work.
+    pub(crate) seat: Option<Seat>,
+}
+
+/// Where a result is stored.
+pub(crate) struct Place {
+    pub(crate) state: Arc<State>,
+    pub(crate) slot: Slot,
+    /// Read before the call looked for a stored result.
+    pub(crate) generation: Generation,
+    /// The entry's path, and where in it the path below the root begins.
+    pub(crate) path: CString,
+    pub(crate) below_root: usize,
+    /// Whether what stands there is to be replaced: it is damaged, or the call is to refresh it.
+    pub(crate) replace: bool,
+    pub(crate) epoch: u64,
+}
+
+impl Place {
+    fn name(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.path.as_bytes_with_nul()[self.below_root..]).expect("the end of a C string")
+    }
+}
+
+impl Output {
+    pub(crate) fn new(task: Task) -> Output {
+        Output {
+            task,
+            arrays: Vec::new(),
+            blocks: Vec::new(),
+            notes: Vec::new(),
+            committed: false,
+            error: None,
+            complaint: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Adds an array of this shape, all zeros, for the function to fill in place. `shape` is C order, or Fortran
+    /// order with `.f()`.
+    ///
+    /// ```
+    /// use ndarray::ShapeBuilder;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let cache = npcache_core::Cache::open(directory.path())?;
+    /// let result = cache.call("table", "1", b"", |out| {
+    ///     let mut table = out.alloc::<f64, _>((2, 3).f())?;
+    ///     table[[1, 2]] = 0.5;
+    ///     Ok::<(), npcache_core::Error>(())
+    /// })?;
+    /// assert_eq!(result.view::<f64>(0)?[[1, 2]], 0.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc<A, D>(
+        &mut self,
+        shape: impl ShapeBuilder<Dim = D>,
+    ) -> Result<ArrayViewMut<'_, A, D>>
+    where
+        A: ViewMutElement + WritableElement,
+        D: Dimension,
+    {
+        self.alloc_named(None, shape)
+    }
+
+    /// The same, for an array with a name.
+    pub fn alloc_named<A, D>(
+        &mut self,
+        name: Option<&str>,
+        shape: impl ShapeBuilder<Dim = D>,
+    ) -> Result<ArrayViewMut<'_, A, D>>
+    where
+        A: ViewMutElement + WritableElement,
+        D: Dimension,
+    {
+        let shape = shape.into_shape_with_order();
+        let descr = element_descr::<A>()?;
+        let too_large = || Error::Argument(format!("an array of shape {:?} is too large", shape.raw_dim().slice()));
+        let count = shape.raw_dim().size_checked().ok_or_else(too_large)?;
+        // ndarray does not tell a shape's order, but an array of it does; one of units has no memory.
+        let units = vec![(); count];
+        let fortran_order = !ArrayView::from_shape(shape.clone(), &units)
+            .map_err(|e| Error::Argument(e.to_string()))?
+            .is_standard_layout();
+        let dims: Vec<i64> = shape.raw_dim().slice().iter().map(|n| *n as i64).collect();
+        let bytes = self.alloc_bytes(name, descr, &dims, fortran_order)?;
+        let elements = A::bytes_as_mut_slice(bytes, &A::type_descriptor(), count)
+            .map_err(|e| Error::Dtype(format!("elements of this type cannot be filled in place: {e}")))?;
+        ArrayViewMut::from_shape(shape, elements).map_err(|e| Error::Argument(e.to_string()))
+    }
+
+    /// Adds a copy of `array`, in C order, or in Fortran order where that is the array's own.
+    pub fn write<A, D>(&mut self, array: &ArrayRef<A, D>) -> Result<()>
+    where
+        A: ViewMutElement + WritableElement + Clone,
+        D: Dimension,
+    {
+        self.write_named(None, array)
+    }
+
+    /// The same, with a name.
+    pub fn write_named<A, D>(&mut self, name: Option<&str>, array: &ArrayRef<A, D>) -> Result<()>
+    where
+        A: ViewMutElement + WritableElement + Clone,
+        D: Dimension,
+    {
+        let fortran_order = !array.is_standard_layout() && array.t().is_standard_layout();
+        let shape = array.raw_dim().set_f(fortran_order);
+        self.alloc_named(name, shape)?.assign(array);
+        Ok(())
+    }
+
+    /// Adds a copy of `array`, whose element type is known by its descr alone; in C order, or in Fortran order where
+    /// that is the array's own.
+    pub fn write_bytes(&mut self, name: Option<&str>, array: &ArrayBytes<'_>) -> Result<()> {
+        let fortran_order = array.layout() == 'F';
+        let shape: Vec<i64> = array.shape().iter().map(|n| *n as i64).collect();
+        let place = self.alloc_bytes(name, array.descr().clone(), &shape, fortran_order)?;
+        array.copy_to(place);
+        Ok(())
+    }
+
+    /// Adds an array by the name of its element type and gives the memory of its elements, zeroed and aligned to 64
+    /// bytes; it stays where it is until the output is ended or dropped.
+    ///
+    /// # Errors
+    ///
+    /// For more than 32 dimensions, a negative one, a shape too large to address, or a name that another array has.
+    /// The first error is kept: a result with one is not whole, and [`Output::end`] returns it.
+    pub fn alloc_bytes(
+        &mut self,
+        name: Option<&str>,
+        descr: Descr,
+        shape: &[i64],
+        fortran_order: bool,
+    ) -> Result<&mut [u8]> {
+        match self.add_array(name, descr, shape, fortran_order) {
+            Ok(()) => Ok(self.blocks.last_mut().expect("just added").as_mut_slice()),
+            Err(e) => Err(self.keep(e)),
+        }
+    }
+
+    fn add_array(&mut self, name: Option<&str>, descr: Descr, shape: &[i64], fortran_order: bool) -> Result<()> {
+        if self.committed {
+            return Err(Error::Argument("an array is added to a result that is committed already".to_owned()));
+        }
+        if self.arrays.len() == MAX_ARRAYS {
+            return Err(Error::Argument(format!("a result has at most {MAX_ARRAYS} arrays")));
+        }
+        if shape.len() > MAX_NDIM {
+            let ndim = shape.len();
+            return Err(Error::Argument(format!("an array has at most {MAX_NDIM} dimensions, not {ndim}")));
+        }
+        let name = name.filter(|name| !name.is_empty()).map(checked_name).transpose()?;
+        if name.is_some() && self.arrays.iter().any(|array| array.name == name) {
+            let name = name.as_deref().unwrap_or_default().to_string_lossy();
+            return Err(Error::Argument(format!("two arrays of a result are called `{name}`")));
+        }
+        // With at most one dimension there is but one order.
+        let header = Header { descr, fortran_order: fortran_order && shape.len() > 1, shape: shape.to_vec() };
+        let len = header.data_len().ok_or_else(|| {
+            Error::Argument(format!(
+                "an array of shape {shape:?} and dtype {} has a negative dimension or is too large to address",
+                header.descr.as_str()
+            ))
+        })?;
+        let block = self.blocks.len();
+        self.blocks.push(Memory::zeroed(len)?);
+        let strides = header.strides();
+        self.arrays.push(Array { name, header, strides, block, offset: 0, len });
+        Ok(())
+    }
+
+    /// Records something about the run in the entry, as a name and a value, without it being part of the key:
+    /// a library's version, the number of threads.
+    pub fn note(&mut self, name: &str, value: &str) -> Result<()> {
+        let name = checked_name(name).map_err(|e| self.keep(e))?.into_string().expect("was text");
+        if value.len() > MAX_ARGUMENTS {
+            let e = Error::Argument(format!("the note `{name}` has {} bytes; at most {MAX_ARGUMENTS}", value.len()));
+            return Err(self.keep(e));
+        }
+        self.notes.retain(|(other, _)| *other != name);
+        self.notes.push((name, value.to_owned()));
+        Ok(())
+    }
+
+    /// Declares the result whole. Without this, [`Output::end`] publishes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first that any call on this output had; or that it has no array.
+    pub fn commit(&mut self) -> Result<()> {
+        if self.arrays.is_empty() && self.error.is_none() {
+            let name = self.task.identity.name();
+            self.error = Some(Error::Argument(format!("function `{name}` committed a result without an array")));
+        }
+        self.committed = self.error.is_none();
+        self.error.as_ref().map_or(Ok(()), |e| Err(e.duplicate()))
+    }
+
+    /// Says why there will be no result. What is committed after all is not published.
+    pub fn fail(&mut self, message: &str) {
+        self.complaint = Some(message.to_owned());
+    }
+
+    /// The error of a function that returned `code` for failure.
+    pub fn function_error(&mut self, code: i32) -> Error {
+        let message = self.complaint.take().unwrap_or_default();
+        Error::Function { name: self.task.identity.name().to_owned(), code, message, source: None }
+    }
+
+    /// Ends the computation: publishes the result if it was committed, and hands it to those who wait for it.
+    ///
+    /// # Errors
+    ///
+    /// Where the result is not whole; the next caller that waits computes it then. That the result could not be stored
+    /// is no error: [`Buffer::stored`] tells.
+    pub fn end(mut self) -> Result<Buffer> {
+        if let Some(e) = self.error.take() {
+            return Err(e);
+        }
+        if self.complaint.is_some() {
+            return Err(self.function_error(1));
+        }
+        if !self.committed {
+            return Err(Error::NotCommitted(self.task.identity.name().to_owned()));
+        }
+        let stored = self.publish();
+        let Output { task: Task { seat, place, .. }, arrays, blocks, .. } = self;
+        let path = place.ok().filter(|_| stored.is_ok()).map(|place| place.path);
+        let buffer = Buffer::new(arrays, blocks, path, stored, Origin::Computed);
+        if let Some(seat) = seat {
+            seat.land(buffer.with_origin(Origin::Shared));
+        }
+        Ok(buffer)
+    }
+
+    fn publish(&self) -> Result<(), Unstored> {
+        let place = self.task.place.as_ref().map_err(|why| *why)?;
+        if place.epoch != epoch() {
+            return Err(Unstored::Forked);
+        }
+        let metadata = self.metadata();
+        place.state.directory.publish(
+            place.name(),
+            place.replace,
+            |file, origin| {
+                let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
+                write_all(file, &mut Encoded::new(&self.task.key, arrays, &metadata, origin).pieces())
+            },
+            || place.state.permit(place.slot, place.generation),
+        )
+    }
+
+    /// What an entry says of itself: JSON, see `docs/format.md`.
+    fn metadata(&self) -> Vec<u8> {
+        let identity = &self.task.identity;
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let pairs = |pairs: &[(String, String)]| {
+            serde_json::Value::from_iter(pairs.iter().map(|(name, value)| (name.clone(), value.clone())))
+        };
+        let metadata = serde_json::json!({
+            "name": identity.name(),
+            "version": identity.version(),
+            "dependencies": identity.dependencies(),
+            "arguments": describe_arguments(&self.task.args),
+            "created": created,
+            "compute_seconds": self.started.elapsed().as_secs_f64(),
+            "host": rustix::system::uname().nodename().to_string_lossy(),
+            "npcache": env!("CARGO_PKG_VERSION"),
+            "notes": pairs(&self.notes),
+        });
+        metadata.to_string().into_bytes()
+    }
+
+    /// Keeps the first error for `commit` and `end`.
+    fn keep(&mut self, e: Error) -> Error {
+        if self.error.is_none() {
+            self.error = Some(e.duplicate());
+        }
+        self.committed = false;
+        e
+    }
+}
+
+/// The arguments as an entry keeps them: canonical ones with their long items as digests, other bytes as they are,
+/// and of what is longer than [`MAX_ARGUMENTS`] the length alone.
+fn describe_arguments(args: &Canonical) -> serde_json::Value {
+    let Some(bytes) = args.bytes() else {
+        return serde_json::json!({ "length": args.content().length() });
+    };
+    let (kind, described) = match cbor::Call::parse(bytes) {
+        Some(call) => ("cbor", call.describe()),
+        None => ("bytes", bytes.to_vec()),
+    };
+    if described.len() > MAX_ARGUMENTS {
+        return serde_json::json!({ "length": bytes.len() });
+    }
+    let hex = described.iter().fold(String::with_capacity(2 * described.len()), |mut hex, byte| {
+        use std::fmt::Write;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    serde_json::json!({ kind: hex })
+}
+
+fn checked_name(name: &str) -> Result<CString> {
+    match CString::new(name) {
+        Ok(name) if name.as_bytes().len() <= MAX_NAME => Ok(name),
+        _ => Err(Error::Argument(format!(
+            "the name `{}` of an array or a note has a NUL or more than {MAX_NAME} bytes",
+            name.chars().take(20).collect::<String>().escape_debug()
+        ))),
+    }
+}

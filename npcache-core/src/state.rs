@@ -1,0 +1,472 @@
+//! What the processes and threads that share a directory tell each other: locks, generations, and a wake-up.
+//!
+//! Two files carry it. `.npcache/lock` is locked in single bytes: byte 0 by who clears (exclusive) and who
+//! publishes (shared), and one byte above [`KEYS_FROM`] for each key that is being computed. These are locks of the
+//! open file description, which the kernel drops when its last holder is gone, however it went. The file's content
+//! is the generations: counters that a clear raises, by which a result is known to be older than the clear.
+//! `.npcache/state-<boot id>-<root inode>` is mapped by every process and holds the same counters again, where
+//! reading them costs a load, and a word to wait on. Its name makes sure that no copied directory brings one along
+//! that is mapped elsewhere: copying over a mapped file kills who reads it. It can always be deleted.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fallocate, fstat};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::futex;
+
+use crate::error::Unstored;
+use crate::flight::Flights;
+use crate::fork::{LockFile, PerProcess};
+use crate::key::Key;
+use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, retry};
+
+/// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
+/// it below the largest file offset.
+const KEYS_FROM: u64 = 4096;
+
+/// The byte that excludes clearing and publishing.
+const CLEARING: u64 = 0;
+
+/// Counters of generations: the first for `clear`, one of the others for the `clear_function` of any function whose
+/// name falls on it.
+const GENERATIONS: usize = 256;
+
+/// Length of the state page; what is not used yet is for counters.
+const PAGE_LEN: usize = 64 << 10;
+
+/// The layout of [`Page`]; another's page is left alone.
+const PAGE_LAYOUT: u32 = 1;
+
+/// How long to wait for a lock before looking again, where nobody can wake us: short at first, for short
+/// functions, then at most this.
+pub(crate) const POLL: Duration = Duration::from_millis(50);
+
+/// Calls for a key that come back busy count as one wait, if no more than this lies between two of them.
+const WAIT_PAUSE: Duration = Duration::from_secs(10);
+
+/// A State that could not open its files for want of space or descriptors is replaced after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What all handles of this process on one directory share.
+pub(crate) struct State {
+    pub(crate) directory: Arc<Directory>,
+    /// Why not, where the directory cannot be written: nothing is shared between processes then.
+    locks: Result<Locks, Unstored>,
+    /// When `locks` failed for want of something that may be had later.
+    failed: Option<Instant>,
+    page: Option<Page>,
+    pub(crate) flights: Flights,
+    /// Entries not known from this boot whose data was verified by this process: key, inode, mtime.
+    pub(crate) verified: parking_lot::Mutex<std::collections::HashSet<(Key, u64, i64)>>,
+    /// For each key that a call came back busy from: when the first of these calls began, and the last ended.
+    waits: Mutex<HashMap<Key, (Instant, Instant)>>,
+    /// The lock file is gone from the directory; new calls go to a new State.
+    retired: AtomicBool,
+}
+
+impl State {
+    /// The one State of this process for `directory`.
+    pub(crate) fn of(directory: Arc<Directory>, writable: bool) -> Arc<State> {
+        type Registry = Mutex<HashMap<(u64, u64), Weak<State>>>;
+        static REGISTRY: PerProcess<Registry> = PerProcess::new();
+        let mut registry = lock(REGISTRY.get(|_| true, Registry::default));
+        registry.retain(|_, state| state.strong_count() > 0);
+        let identity = directory.identity();
+        if let Some(state) = registry.get(&identity).and_then(Weak::upgrade).filter(|state| state.is_current()) {
+            // One opened to read does not have what a writer needs.
+            if state.locks.is_ok() || !writable {
+                return state;
+            }
+        }
+        let state = Arc::new(State::open(directory, writable));
+        registry.insert(identity, Arc::downgrade(&state));
+        state
+    }
+
+    fn open(directory: Arc<Directory>, writable: bool) -> State {
+        let locks = if writable {
+            Locks::open(&directory).map_err(Unstored::from)
+        } else {
+            Err(Unstored::ReadOnlyMode)
+        };
+        let page = Page::open(&directory, locks.is_ok());
+        if locks.is_ok() {
+            directory.collect_temporaries(false);
+        }
+        let failed = matches!(locks, Err(Unstored::DiskFull | Unstored::Io)).then(Instant::now);
+        State {
+            directory,
+            locks,
+            failed,
+            page,
+            flights: Flights::default(),
+            verified: parking_lot::Mutex::default(),
+            waits: Mutex::default(),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether new calls may use this State.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed) && self.failed.is_none_or(|failed| failed.elapsed() < RETRY_AFTER)
+    }
+
+    /// The generation of a function's entries: changes with every clear that concerns it.
+    pub(crate) fn generation(&self, slot: Slot) -> Generation {
+        let page = self.page.as_ref().map_or(0, |page| page.generation(slot));
+        Generation { page, file: None }
+    }
+
+    /// The same, with the lock file's opinion: what a publisher compares. One system call.
+    pub(crate) fn full_generation(&self, slot: Slot) -> Generation {
+        let file = self.locks.as_ref().ok().and_then(|locks| locks.generation(slot));
+        Generation { file, ..self.generation(slot) }
+    }
+
+    /// Tries to become the one process that computes `key`.
+    pub(crate) fn try_lock(self: &Arc<Self>, key: &Key) -> TryLock {
+        let Ok(locks) = &self.locks else { return TryLock::Unavailable };
+        let offset = KEYS_FROM + (key.first_word() >> 2);
+        match locks.try_lock(offset, libc::F_WRLCK) {
+            Ok(true) => {
+                let held = HeldLock { state: self.clone(), offset };
+                if locks.is_unlinked() {
+                    self.retired.store(true, Ordering::Relaxed);
+                    return TryLock::Retired;
+                }
+                TryLock::Held(held)
+            }
+            Ok(false) => TryLock::Busy,
+            Err(_) => TryLock::Unavailable,
+        }
+    }
+
+    /// The word to [`State::wait`] on; read before the lock is tried for the last time.
+    pub(crate) fn wake_word(&self) -> u32 {
+        self.page.as_ref().map_or(0, |page| page.wake_word().load(Ordering::Acquire))
+    }
+
+    /// Waits until a lock was released since `word` was read, or for `at_most`.
+    pub(crate) fn wait(&self, word: u32, at_most: Duration) {
+        match &self.page {
+            Some(page) if page.writable => {
+                let timeout = futex::Timespec {
+                    tv_sec: at_most.as_secs() as i64,
+                    tv_nsec: i64::from(at_most.subsec_nanos()),
+                };
+                // Woken, changed, timed out or interrupted: the caller looks again in any case.
+                let _ = futex::wait(page.wake_word(), futex::Flags::empty(), word, Some(&timeout));
+            }
+            _ => std::thread::sleep(at_most),
+        }
+    }
+
+    /// Keeps a clear from beginning, if none has since `generation`; for publishing. `None` where there are no locks
+    /// to keep it with.
+    pub(crate) fn permit(self: &Arc<Self>, slot: Slot, generation: Generation) -> Result<Option<HeldLock>, Unstored> {
+        let locks = self.locks.as_ref().map_err(|why| *why)?;
+        // Who clears holds the byte for microseconds.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let permission = loop {
+            match locks.try_lock(CLEARING, libc::F_RDLCK) {
+                Ok(true) => break Some(HeldLock { state: self.clone(), offset: CLEARING }),
+                Ok(false) if Instant::now() > deadline => return Err(Unstored::Cleared),
+                Ok(false) => std::thread::sleep(Duration::from_micros(100)),
+                Err(_) => break None,
+            }
+        };
+        if self.full_generation(slot) == generation { Ok(permission) } else { Err(Unstored::Cleared) }
+    }
+
+    /// Raises the generation of `slot`, when every publisher of an older one is done.
+    pub(crate) fn raise_generation(&self, slot: Slot, at_most: Duration) -> rustix::io::Result<()> {
+        // A description of its own: locks of one description do not exclude each other.
+        let file = LockFile::new(self.directory.open_file(LOCK_FILE, OFlags::RDWR)?);
+        let start = Instant::now();
+        while !set_lock(&file, libc::F_WRLCK, CLEARING)? {
+            if start.elapsed() > at_most {
+                return Err(Errno::TIMEDOUT);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let mut count = [0; 8];
+        retry(|| rustix::io::pread(file.fd(), &mut count, slot.offset()))?;
+        let next = u64::from_le_bytes(count).wrapping_add(1);
+        retry(|| rustix::io::pwrite(file.fd(), &next.to_le_bytes(), slot.offset()))?;
+        if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+            page.shared().generations[slot.0].fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Notes that a call which began at `began` waited for `key` in vain, and tells for how long it and those right
+    /// before it did in all.
+    pub(crate) fn waited(&self, key: &Key, began: Instant) -> Duration {
+        let now = Instant::now();
+        let mut waits = lock(&self.waits);
+        waits.retain(|_, (_, last)| now.duration_since(*last) < WAIT_PAUSE);
+        let (first, last) = waits.entry(*key).or_insert((began, now));
+        *last = now;
+        now.duration_since(*first)
+    }
+
+    /// The wait for `key` is over.
+    pub(crate) fn forget_wait(&self, key: &Key) {
+        let mut waits = lock(&self.waits);
+        if !waits.is_empty() {
+            waits.remove(key);
+        }
+    }
+
+    /// No call may use this State any more: its directory is gone.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What [`State::try_lock`] found.
+pub(crate) enum TryLock {
+    Held(HeldLock),
+    Busy,
+    /// The lock file was removed; the call is to begin again with a new State.
+    Retired,
+    /// This file system or this process has no locks.
+    Unavailable,
+}
+
+/// A locked byte, unlocked when dropped.
+pub(crate) struct HeldLock {
+    state: Arc<State>,
+    offset: u64,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        let Ok(locks) = &self.state.locks else { return };
+        locks.unlock(self.offset);
+        if self.offset >= KEYS_FROM
+            && let Some(page) = self.state.page.as_ref().filter(|page| page.writable)
+        {
+            page.wake_word().fetch_add(1, Ordering::Release);
+            let _ = futex::wake(page.wake_word(), futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+}
+
+/// When a call began, as clears count time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Generation {
+    page: u64,
+    file: Option<u64>,
+}
+
+impl Generation {
+    /// Whether no clear came between the two, as far as both know.
+    pub(crate) fn agrees(&self, later: &Generation) -> bool {
+        self.page == later.page
+    }
+}
+
+/// Which counter a function's `clear_function` raises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(usize);
+
+impl Slot {
+    pub(crate) const ALL: Slot = Slot(0);
+
+    pub(crate) fn of(function_directory: &str) -> Slot {
+        let hash = twox_hash::XxHash3_64::oneshot(function_directory.as_bytes());
+        Slot(1 + (hash % (GENERATIONS as u64 - 1)) as usize)
+    }
+
+    fn offset(self) -> u64 {
+        8 * self.0 as u64
+    }
+}
+
+/// The lock file. The kernel counts an open file description's locks once, however many threads hold them, so the
+/// threads are counted here.
+struct Locks {
+    file: LockFile,
+    held: Mutex<HashMap<u64, u32>>,
+}
+
+impl Locks {
+    fn open(directory: &Directory) -> rustix::io::Result<Locks> {
+        directory.make_admin()?;
+        let file = LockFile::new(directory.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE)?);
+        Ok(Locks { file, held: Mutex::default() })
+    }
+
+    fn is_unlinked(&self) -> bool {
+        fstat(self.file.fd()).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    fn generation(&self, slot: Slot) -> Option<u64> {
+        let read = |slot: Slot| {
+            let mut count = [0; 8];
+            retry(|| rustix::io::pread(self.file.fd(), &mut count, slot.offset())).ok()?;
+            Some(u64::from_le_bytes(count))
+        };
+        Some(read(Slot::ALL)?.wrapping_add(read(slot)?))
+    }
+
+    fn try_lock(&self, offset: u64, kind: i32) -> rustix::io::Result<bool> {
+        let mut held = lock(&self.held);
+        if let Some(count) = held.get_mut(&offset) {
+            *count += 1;
+            return Ok(true);
+        }
+        let locked = set_lock(&self.file, kind, offset)?;
+        if locked {
+            held.insert(offset, 1);
+        }
+        Ok(locked)
+    }
+
+    fn unlock(&self, offset: u64) {
+        let mut held = lock(&self.held);
+        if let Some(count) = held.get_mut(&offset) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&offset);
+                let _ = set_lock(&self.file, libc::F_UNLCK, offset);
+            }
+        }
+    }
+}
+
+/// Sets or clears a lock on one byte, without waiting. `false`: somebody else holds it.
+fn set_lock(file: &LockFile, kind: i32, offset: u64) -> rustix::io::Result<bool> {
+    let request = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    };
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open, and the kernel only reads `request`.
+    let status = unsafe { libc::fcntl(file.fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
+    if status == 0 {
+        return Ok(true);
+    }
+    match Errno::from_io_error(&std::io::Error::last_os_error()) {
+        Some(Errno::ACCESS | Errno::AGAIN) => Ok(false),
+        other => Err(other.unwrap_or(Errno::IO)),
+    }
+}
+
+/// The state page, mapped.
+struct Page {
+    start: std::ptr::NonNull<Shared>,
+    writable: bool,
+}
+
+/// What lies in the page. Only atomics: every process that may write the directory may write here.
+#[repr(C, align(64))]
+struct Shared {
+    layout: AtomicU32,
+    _rest_of_line: [u32; 15],
+    wake: Line<AtomicU32>,
+    generations: [AtomicU64; GENERATIONS],
+}
+
+#[repr(C, align(64))]
+struct Line<T>(T);
+
+const _: () = assert!(size_of::<Shared>() <= PAGE_LEN);
+
+impl Page {
+    /// `None` where it cannot be had: then waiters poll and generations are read from the lock file.
+    fn open(directory: &Directory, writable: bool) -> Option<Page> {
+        let boot: String = boot_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!(".npcache/{STATE_PREFIX}{boot}-{}", directory.identity().1);
+        let name = CString::new(name).expect("no NUL");
+        if boot_id() == [0; 16] {
+            return None;
+        }
+        let page = Page::map(directory, &name, writable)?;
+        let layout = &page.shared().layout;
+        if writable {
+            let _ = layout.compare_exchange(0, PAGE_LAYOUT, Ordering::AcqRel, Ordering::Acquire);
+        }
+        (layout.load(Ordering::Acquire) == PAGE_LAYOUT).then_some(page)
+    }
+
+    fn map(directory: &Directory, name: &CStr, writable: bool) -> Option<Page> {
+        let flags = if writable { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
+        let file = directory.open_file(name, flags).ok()?;
+        if writable {
+            // Blocks first: storing to a mapped hole of a full disk is a SIGBUS.
+            let allocated = retry(|| fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64));
+            if !matches!(allocated, Ok(())) {
+                return None;
+            }
+        }
+        if fstat(&file).ok()?.st_size < PAGE_LEN as i64 {
+            return None;
+        }
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap(std::ptr::null_mut(), PAGE_LEN, protection, MapFlags::SHARED, &file, 0) };
+        Some(Page { start: std::ptr::NonNull::new(start.ok()?.cast())?, writable })
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: mapped for as long as `self`, page-aligned, longer than a Shared, and any bytes are one.
+        unsafe { self.start.as_ref() }
+    }
+
+    fn wake_word(&self) -> &AtomicU32 {
+        &self.shared().wake.0
+    }
+
+    fn generation(&self, slot: Slot) -> u64 {
+        let count = |slot: Slot| self.shared().generations[slot.0].load(Ordering::Acquire);
+        count(Slot::ALL).wrapping_add(count(slot))
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by this value with this length; no borrow of it is left.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), PAGE_LEN) };
+    }
+}
+
+// SAFETY: the page holds atomics only.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+/// Which boot of the machine this is; zeros where the system does not tell.
+pub(crate) fn boot_id() -> [u8; 16] {
+    // Not a OnceLock: a child of `fork` may inherit one that another thread is just filling.
+    static BOOT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let known = BOOT.each_ref().map(|half| half.load(Ordering::Relaxed).to_ne_bytes());
+    if known.iter().all(|half| *half != [0; 8]) {
+        return known.concat().try_into().expect("16 bytes");
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
+    let id = number.to_be_bytes();
+    let (halves, _) = id.as_chunks::<8>();
+    for (place, half) in BOOT.iter().zip(halves) {
+        place.store(u64::from_ne_bytes(*half), Ordering::Relaxed);
+    }
+    id
+}
+
+/// Locks a mutex whose data stays right even if a thread panicked while it held it.
+///
+/// These are the standard library's and not `parking_lot`'s: those park in a table that all mutexes of a process
+/// share, and that a child of `fork` may inherit locked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,522 @@
+//! Where entries live: a directory, what is in it, and the only code that changes it.
+//!
+//! ```text
+//! ROOT/CACHEDIR.TAG                          backup programs leave the directory out
+//! ROOT/.npcache-format                       the disk format's number
+//! ROOT/.npcache/lock, state-…, tmp/          see state.rs; temporaries of file systems without O_TMPFILE
+//! ROOT/<function>/<2 hex>/<64 hex>.npy       entries
+//! ```
+//!
+//! The directory is the truth: no index, nothing to repair. An entry is written without a name, or under a temporary
+//! one, and gets its own name when it is whole; from then on it is never modified, only unlinked or renamed
+//! over. The root is held as a descriptor and everything below is reached from it, following no link at
+//! the last step.
+
+use std::ffi::{CStr, CString};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{
+    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, flock, fstat, futimens,
+    linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::entry::{FORMAT, Origin};
+use crate::error::{Error, Result, Unstored};
+use crate::key::Key;
+
+/// The names at the root that are not functions.
+const FORMAT_FILE: &CStr = c".npcache-format";
+const CACHEDIR_TAG: &CStr = c"CACHEDIR.TAG";
+/// Of the administrative directory, and of the temporaries in it.
+pub(crate) const ADMIN: &CStr = c".npcache";
+const TMP: &CStr = c".npcache/tmp";
+/// See [`crate::state`].
+pub(crate) const LOCK_FILE: &CStr = c".npcache/lock";
+pub(crate) const STATE_PREFIX: &str = "state-";
+
+/// Entries are read-only for everybody, so that an accident with a mapped one takes intent.
+const ENTRY_MODE: Mode = Mode::from_raw_mode(0o444);
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// A name longer than this is cut and its hash appended: directories have names of at most 255 bytes.
+const MAX_DIRECTORY_NAME: usize = 200;
+
+/// The root of a cache, open.
+pub(crate) struct Directory {
+    root: OwnedFd,
+    /// Absolute, for messages and for handing out the paths of entries.
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens `path`, and makes it a cache if it is not one and `create` allows it.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Directory> {
+        match std::fs::metadata(path) {
+            Ok(found) if !found.is_dir() => return Err(unusable(path, "is a file; a cache is a directory")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
+                std::fs::create_dir_all(path).map_err(|e| Error::io("create the cache directory", path, e))?;
+            }
+            _ => {}
+        }
+        let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io("open the cache directory", path, e))?;
+        let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
+        let directory = Directory { root, path };
+        directory.check_format(create)?;
+        Ok(directory)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What identifies the directory, whatever path led to it.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        fstat(&self.root).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
+    }
+
+    fn check_format(&self, create: bool) -> Result<()> {
+        let found = match self.read_small(FORMAT_FILE) {
+            Ok(found) => found,
+            Err(Errno::NOENT) if create => {
+                self.make_admin().map_err(|e| match e {
+                    Errno::ACCESS | Errno::PERM | Errno::ROFS => unusable(
+                        &self.path,
+                        "is not an npcache directory yet and cannot be written; make it writable or choose another",
+                    ),
+                    e => Error::io("create .npcache in the cache directory", &self.path, e),
+                })?;
+                let format = format!("npcache {FORMAT}\n");
+                for (name, text) in [(CACHEDIR_TAG, CACHEDIR_TAG_TEXT), (FORMAT_FILE, format.as_str())] {
+                    let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
+                    match self.publish(name, false, write, || Ok(())) {
+                        Ok(()) => {}
+                        Err(_) if self.read_small(name).is_ok() => {}
+                        Err(why) => return Err(unusable(&self.path, &format!("cannot be set up ({why:?})"))),
+                    }
+                }
+                return Ok(());
+            }
+            // A directory without entries that may not be made a cache: every call computes.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(Error::io("read .npcache-format in", &self.path, e)),
+        };
+        let number =
+            found.strip_prefix("npcache ").and_then(|n| n.strip_suffix('\n')).and_then(|n| n.parse::<u32>().ok());
+        match number {
+            Some(FORMAT) => Ok(()),
+            Some(newer) if newer > FORMAT => Err(unusable(
+                &self.path,
+                &format!(
+                    "was written by a newer npcache (format {newer}; this library reads {FORMAT}); update this \
+                     library, or choose another directory"
+                ),
+            )),
+            _ => Err(unusable(&self.path, "has a .npcache-format that no npcache wrote; choose another directory")),
+        }
+    }
+
+    /// The first bytes of a small administrative file.
+    fn read_small(&self, name: &CStr) -> rustix::io::Result<String> {
+        let file = self.open_file(name, OFlags::RDONLY)?;
+        let mut bytes = [0; 64];
+        let n = rustix::io::read(&file, &mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
+    }
+
+    /// Opens a file below the root, never through a link at the last step, never waiting for a pipe.
+    pub(crate) fn open_file(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        retry(|| openat(&self.root, name, flags, Mode::from_raw_mode(0o666)))
+    }
+
+    /// Makes the administrative directory, if it is not there.
+    pub(crate) fn make_admin(&self) -> rustix::io::Result<()> {
+        match mkdirat(&self.root, ADMIN, DIRECTORY_MODE) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives a file its name once it is whole.
+    ///
+    /// `write` is given the file and its identity; `permit` is asked when that is done, just before the file gets the
+    /// name, and what it returns is held until the file has it. A file that has the name already stays, unless
+    /// `replace`.
+    pub(crate) fn publish<G>(
+        &self,
+        name: &CStr,
+        replace: bool,
+        write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
+        permit: impl FnOnce() -> Result<G, Unstored>,
+    ) -> Result<(), Unstored> {
+        let parent = CString::new(match name.to_bytes().iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => &name.to_bytes()[..slash],
+            None => b".",
+        })
+        .expect("a part of a C string");
+        let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut made = 0;
+        let mut temporary = loop {
+            match retry(|| openat(&self.root, &parent, unnamed, ENTRY_MODE)) {
+                Ok(file) => break Temporary { file, name: None, directory: self },
+                // A sweep may remove the directory again between making and using it; twice is bad luck.
+                Err(Errno::NOENT) if made < 2 => {
+                    made += 1;
+                    self.make_directories(&parent)?;
+                }
+                Err(Errno::NOENT) => return Err(Unstored::Removed),
+                // The file system has no unnamed files (EISDIR: nor does the kernel).
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => break self.named_temporary()?,
+                Err(e) => return Err(e.into()),
+            }
+        };
+        let stat = fstat(&temporary.file)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let origin = Origin { inode: stat.st_ino, mtime: now.as_nanos() as i64, boot: crate::state::boot_id() };
+        write(&temporary.file, &origin)?;
+        let mtime = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
+        futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
+        let _permission = permit()?;
+        if replace {
+            temporary.rename_over(name)
+        } else {
+            match temporary.link(name) {
+                // Its directory was swept since; only the directory has to be made again.
+                Err(Errno::NOENT) => {
+                    self.make_directories(&parent)?;
+                    temporary.link(name)
+                }
+                other => other,
+            }
+        }
+        .or_else(|e| match e {
+            Errno::EXIST => Ok(()), // somebody else's, of the same call: drop ours
+            e => Err(e.into()),
+        })
+    }
+
+    /// Makes `path`, one or two levels below the root.
+    fn make_directories(&self, path: &CStr) -> Result<(), Unstored> {
+        let bytes = path.to_bytes();
+        let slashes = (0..bytes.len()).filter(|i| bytes[*i] == b'/');
+        for end in slashes.chain([bytes.len()]) {
+            match mkdirat(&self.root, &bytes[..end], DIRECTORY_MODE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                // Below a root that is gone nothing can be made.
+                Err(Errno::NOENT) => return Err(Unstored::Removed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A new file with a name in `.npcache/tmp`, locked for as long as it is open: one that is not locked was
+    /// left by a process that died.
+    fn named_temporary(&self) -> Result<Temporary<'_>, Unstored> {
+        for _ in 0..4 {
+            let name = temporary_name();
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = match retry(|| openat(&self.root, &name, flags, ENTRY_MODE)) {
+                Err(Errno::NOENT) => {
+                    self.make_directories(TMP)?;
+                    continue;
+                }
+                Err(Errno::EXIST) => continue,
+                other => other?,
+            };
+            let temporary = Temporary { file, name: Some(name), directory: self };
+            // A file system without locks leaves temporaries to be collected by `clear` alone.
+            let _ = flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
+            // The collector may have been there between the two calls.
+            if fstat(&temporary.file)?.st_nlink > 0 {
+                return Ok(temporary);
+            }
+        }
+        Err(Unstored::Io)
+    }
+
+    /// Removes the temporaries of processes that died. With `all`, those too whose file system cannot tell.
+    pub(crate) fn collect_temporaries(&self, all: bool) {
+        let Ok(directory) = self.open_directory(&self.root, TMP) else { return };
+        for name in entries(&directory) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(file) = openat(&directory, &*name, flags, Mode::empty()) else { continue };
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => continue,
+                Err(_) if !all => continue,
+                Err(_) => {}
+            }
+            let _ = unlinkat(&directory, &*name, AtFlags::empty());
+        }
+    }
+
+    fn open_directory(&self, at: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        retry(|| openat(&at, name, flags, Mode::empty()))
+    }
+
+    /// Unlinks the entries of `function` (a directory's name), or of all, and what directories that leaves empty.
+    /// Touches nothing whose name npcache would not have given it.
+    pub(crate) fn sweep(&self, function: Option<&CStr>) -> Result<()> {
+        let failed = |e: Errno| Error::io("remove entries from", &self.path, e);
+        let functions: Vec<CString> = match function {
+            Some(function) => vec![function.to_owned()],
+            None => {
+                let root = self.open_directory(&self.root, c".").map_err(failed)?;
+                entries(&root).filter(|name| !name.to_bytes().starts_with(b".")).collect()
+            }
+        };
+        for name in functions {
+            let function = match self.open_directory(&self.root, &name) {
+                Ok(function) => function,
+                // A file of the user's, a link, or gone.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            let mut ours = false;
+            for shard_name in entries(&function).filter(|name| is_hex(name.to_bytes(), 2)) {
+                let shard = match self.open_directory(&function, &shard_name) {
+                    Ok(shard) => shard,
+                    Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
+                    Err(e) => return Err(failed(e)),
+                };
+                for entry in entries(&shard).filter(|name| is_entry_name(name)) {
+                    match unlinkat(&shard, &*entry, AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+                        Err(e) => return Err(failed(e)),
+                    }
+                }
+                ours |= unlinkat(&function, &*shard_name, AtFlags::REMOVEDIR).is_ok();
+            }
+            // An empty directory that held no shard may be the user's.
+            if ours {
+                let _ = unlinkat(&self.root, &*name, AtFlags::REMOVEDIR);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an emptied cache with its administrative files; an error names what keeps it from going, and then
+    /// nothing was removed.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let failed = |e: Errno| Error::io("remove", &self.path, e);
+        let root = self.open_directory(&self.root, c".").map_err(failed)?;
+        let mut foreign: Vec<String> = entries(&root)
+            .filter(|name| ![ADMIN, FORMAT_FILE, CACHEDIR_TAG].contains(&name.as_c_str()))
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        let admin = self.open_directory(&root, ADMIN);
+        if let Ok(admin) = &admin {
+            let ours = |name: &CString| {
+                [&b"lock"[..], b"tmp"].contains(&name.to_bytes()) || name.to_bytes().starts_with(STATE_PREFIX.as_bytes())
+            };
+            let others = entries(admin).filter(|name| !ours(name));
+            foreign.extend(others.map(|name| format!(".npcache/{}", name.to_string_lossy())));
+        }
+        if !foreign.is_empty() {
+            foreign.sort();
+            foreign.truncate(5);
+            return Err(Error::NotEmpty { path: self.path.clone(), files: foreign });
+        }
+        self.collect_temporaries(true);
+        if let Ok(admin) = &admin {
+            let _ = unlinkat(&root, TMP, AtFlags::REMOVEDIR);
+            for name in entries(admin).filter(|name| name.to_bytes() != b"tmp") {
+                let _ = unlinkat(admin, &*name, AtFlags::empty());
+            }
+            let _ = unlinkat(&root, ADMIN, AtFlags::REMOVEDIR);
+        }
+        let _ = unlinkat(&root, CACHEDIR_TAG, AtFlags::empty());
+        let _ = unlinkat(&root, FORMAT_FILE, AtFlags::empty());
+        // The path may lead elsewhere by now; only the directory that was opened is to go.
+        let there = std::fs::metadata(&self.path).map(|found| {
+            use std::os::unix::fs::MetadataExt;
+            (found.dev(), found.ino())
+        });
+        match there {
+            Ok(there) if there == self.identity() => {
+                std::fs::remove_dir(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+}
+
+/// An entry's path below the root.
+pub(crate) fn entry_path(function_directory: &str, key: &Key) -> CString {
+    let hex = key.to_string();
+    CString::new(format!("{function_directory}/{}/{hex}.npy", &hex[..2])).expect("no NUL in a directory's name")
+}
+
+/// The directory of a function: its name, with every byte that is no letter, digit, `_`, `-` or `.` as `%` and two
+/// hex digits, and so for a `.` at the start. A name that gets too long ends in `%` and 32 digits of its SHA-256.
+pub(crate) fn function_directory(name: &str) -> String {
+    use sha2::Digest;
+    use std::fmt::Write;
+    let mut out = String::with_capacity(name.len());
+    for (i, byte) in name.bytes().enumerate() {
+        // The one name without a `%` that stands for something else at the root.
+        let reserved = i == 0 && (byte == b'.' || name.as_bytes() == CACHEDIR_TAG.to_bytes());
+        if (byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) && !reserved {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02x}");
+        }
+    }
+    if out.len() > MAX_DIRECTORY_NAME {
+        out.truncate(MAX_DIRECTORY_NAME - 33);
+        out.push('%');
+        for byte in &sha2::Sha256::digest(name.as_bytes())[..16] {
+            let _ = write!(out, "{byte:02x}");
+        }
+    }
+    out
+}
+
+fn is_hex(bytes: &[u8], len: usize) -> bool {
+    bytes.len() == len && bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_entry_name(name: &CStr) -> bool {
+    name.to_bytes().strip_suffix(b".npy").is_some_and(|stem| is_hex(stem, 64))
+}
+
+/// The names in a directory, without `.` and `..`. An error ends the list.
+fn entries(directory: &OwnedFd) -> impl Iterator<Item = CString> {
+    let listing = Dir::read_from(directory).ok();
+    let names = listing.into_iter().flat_map(|listing| listing.map_while(|entry| entry.ok()));
+    names.map(|entry| entry.file_name().to_owned()).filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+}
+
+/// A file that is being written.
+struct Temporary<'d> {
+    file: OwnedFd,
+    /// Its name below the root, while it has a temporary one.
+    name: Option<CString>,
+    directory: &'d Directory,
+}
+
+impl Temporary<'_> {
+    /// Gives the file `name`, unless that is taken.
+    fn link(&mut self, name: &CStr) -> rustix::io::Result<()> {
+        let root = &self.directory.root;
+        if let Some(temporary) = &self.name {
+            let renamed = match renameat_with(root, temporary, root, name, RenameFlags::NOREPLACE) {
+                // Not on this file system: a second name, and `drop` removes the first.
+                Err(Errno::INVAL | Errno::NOSYS) => return linkat(root, temporary, root, name, AtFlags::empty()),
+                other => other,
+            };
+            if renamed.is_ok() {
+                self.name = None;
+            }
+            return renamed;
+        }
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match linkat(rustix::fs::CWD, path, root, name, AtFlags::SYMLINK_FOLLOW) {
+            // Without /proc, by the descriptor itself, which older kernels keep for the privileged. The answer to
+            // a missing directory is the same, so ask once more.
+            Err(Errno::NOENT) => match linkat(&self.file, c"", root, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::PERM) => Err(Errno::NOENT),
+                other => other,
+            },
+            other => other,
+        }
+    }
+
+    /// Gives the file `name`, taking it from whatever has it.
+    fn rename_over(&mut self, name: &CStr) -> rustix::io::Result<()> {
+        let root = &self.directory.root;
+        if self.name.is_none() {
+            // Locked, so that nobody takes it for a dead process's.
+            let _ = flock(&self.file, FlockOperation::NonBlockingLockExclusive);
+            let temporary = temporary_name();
+            if self.link(&temporary) == Err(Errno::NOENT) {
+                let _ = self.directory.make_directories(TMP);
+                self.link(&temporary)?;
+            }
+            self.name = Some(temporary);
+        }
+        let temporary = self.name.as_ref().expect("set above");
+        let renamed = match renameat(root, temporary, root, name) {
+            // A directory stands there. An empty one can go; nothing of npcache's makes one with anything in it.
+            Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+                unlinkat(root, name, AtFlags::REMOVEDIR)?;
+                renameat(root, temporary, root, name)
+            }
+            other => other,
+        };
+        if renamed.is_ok() {
+            self.name = None;
+        }
+        renamed
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let _ = unlinkat(&self.directory.root, name, AtFlags::empty());
+        }
+    }
+}
+
+/// A name in `.npcache/tmp` that no other process and no other call uses.
+fn temporary_name() -> CString {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let pid = std::process::id();
+    CString::new(format!("{}/{pid}-{now}-{count}", TMP.to_str().expect("ASCII"))).expect("no NUL")
+}
+
+/// Writes all the pieces, however many calls it takes.
+pub(crate) fn write_all(file: &OwnedFd, pieces: &mut [IoSlice<'_>]) -> rustix::io::Result<()> {
+    let mut rest = pieces;
+    IoSlice::advance_slices(&mut rest, 0); // leading empty ones
+    while !rest.is_empty() {
+        // The kernel takes at most 1,024 pieces and 2 GiB a call.
+        let n = retry(|| rustix::io::writev(file, &rest[..rest.len().min(1024)]))?;
+        if n == 0 {
+            return Err(Errno::NOSPC);
+        }
+        IoSlice::advance_slices(&mut rest, n);
+    }
+    Ok(())
+}
+
+/// Calls again what a signal interrupted.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+impl From<Errno> for Unstored {
+    fn from(e: Errno) -> Unstored {
+        match e {
+            Errno::NOSPC | Errno::DQUOT => Unstored::DiskFull,
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Unstored::NotWritable,
+            Errno::NOENT => Unstored::Removed,
+            _ => Unstored::Io,
+        }
+    }
+}
+
+fn unusable(path: &Path, why: &str) -> Error {
+    Error::Directory { path: path.to_owned(), reason: why.to_owned() }
+}
+
+/// <https://bford.info/cachedir/>
+const CACHEDIR_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This directory is a cache of npcache. It can be deleted at any time; what was in it is computed again.\n";
