@@ -19,7 +19,7 @@ static int32_t zeta(void *user_data, const void *args, size_t args_len, npcache_
 
 int main(void)
 {
-    int64_t terms = 5000000;
+    int64_t terms = 10000000;
     npcache *cache = NULL;
     npcache_buffer *result = NULL;
     npcache_error *error = NULL;

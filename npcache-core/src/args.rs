@@ -433,8 +433,16 @@ impl<'a> ArrayBytes<'a> {
         self.shape
     }
 
-    /// Copies its elements without gaps, in Fortran order where they lie in it, else in C order. `out` has room for
-    /// exactly them.
+    /// Copies its elements to `out` in logical (C) order. `out` has room for exactly them.
+    ///
+    /// # Panics
+    ///
+    /// Where `out` has another length.
+    pub fn copy_in_c_order(&self, out: &mut [u8]) {
+        self.elements.copy_to(out, false);
+    }
+
+    /// Copies its elements without gaps, in Fortran order where they lie in it, else in C order.
     pub(crate) fn copy_to(&self, out: &mut [u8]) {
         self.elements.copy_to(out, self.layout == 'F');
     }

@@ -63,8 +63,7 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, data: *m
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum as usize) };
     let start = |header: &libc::Elf64_Phdr| (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
     let holds = |header: &&libc::Elf64_Phdr| {
-        header.p_type == libc::PT_LOAD
-            && search.address.wrapping_sub(start(header)) < header.p_memsz as usize
+        header.p_type == libc::PT_LOAD && search.address.wrapping_sub(start(header)) < header.p_memsz as usize
     };
     if !headers.iter().any(|header| holds(&header)) {
         return 0;

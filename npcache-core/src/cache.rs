@@ -2,8 +2,8 @@
 
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -323,7 +323,8 @@ impl Function {
             Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
             Step::Busy => Ok(Begun::Busy),
             Step::Compute(place, seat) => {
-                let place = if options.mode == Mode::ReadOnly { Err(Unstored::ReadOnlyMode) } else { Ok(place) };
+                let place =
+                    if options.mode == Mode::ReadOnly { Err(Unstored::ReadOnlyMode) } else { Ok(place) };
                 Ok(Begun::Todo(Output::new(Task { seat, ..task(place) })))
             }
         }

@@ -7,8 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::digest::{CHUNK, Content, Digest, MAX_DIMENSIONS, byte_length, tree_root};
+use crate::digest::{CHUNK, Content, Digest, byte_length, tree_root};
 use crate::dtype::{DType, Descr};
+use crate::npy::MAX_NDIM;
 
 /// Lists and maps nest at most this deep, the call's own not counted.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -415,7 +416,7 @@ impl<'a> Reader<'a> {
     fn array(&mut self) -> Option<Value<'a>> {
         self.expect(LIST, 2)?;
         let dimensions = match self.head()? {
-            (LIST, count) if count <= MAX_DIMENSIONS as u64 => count,
+            (LIST, count) if count <= MAX_NDIM as u64 => count,
             _ => return None,
         };
         let shape: Vec<usize> =

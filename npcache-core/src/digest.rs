@@ -17,13 +17,12 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+use crate::npy::MAX_NDIM;
 
 /// The tree's leaves are chunks of this size, and contents up to it are not hashed apart (docs/keys.md).
 pub(crate) const CHUNK: usize = 1 << 20;
 /// One helper thread for each of these: 4 MiB take a core 2 ms or more, starting a thread some 20 µs.
 const BYTES_PER_HELPER: u64 = 4 << 20;
-/// No array has more dimensions (docs/keys.md).
-pub(crate) const MAX_DIMENSIONS: usize = 32;
 
 /// A SHA-256, displayed as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -322,9 +321,9 @@ pub(crate) fn c_strides(shape: &[usize], itemsize: usize) -> Vec<isize> {
 /// How many bytes an array reaches before its first element's first byte, and how many from there on. Both
 /// are 0 where it has no bytes.
 pub(crate) fn extent(shape: &[usize], strides: &[isize], itemsize: usize) -> Result<(usize, usize)> {
-    if shape.len() > MAX_DIMENSIONS {
+    if shape.len() > MAX_NDIM {
         return Err(Error::Argument(format!(
-            "an array of {} dimensions; at most {MAX_DIMENSIONS} are supported",
+            "an array of {} dimensions; at most {MAX_NDIM} are supported",
             shape.len()
         )));
     }
@@ -486,7 +485,7 @@ impl<'a> Strided<'a> {
         loops.sort_by_key(|l| std::cmp::Reverse(width(l)));
         let column = loops.pop_if(|narrowest| width(narrowest) < width(&row));
 
-        let mut index = [0; MAX_DIMENSIONS + 1];
+        let mut index = [0; MAX_NDIM + 1];
         let (mut from, mut to) = (base, 0);
         loop {
             match column {

@@ -124,7 +124,11 @@ impl<'a> Encoded<'a> {
         let payload = names.len() + metadata.len() + TAIL;
         let mut footer = Vec::with_capacity(192 + payload);
         let descr = DType::UInt8.into();
-        npy::write_header(&mut footer, position, &Header { descr, fortran_order: false, shape: vec![payload as i64] });
+        npy::write_header(
+            &mut footer,
+            position,
+            &Header { descr, fortran_order: false, shape: vec![payload as i64] },
+        );
         let header_len = footer.len();
         headers_hash = chain(headers_hash, &footer);
         footer.extend_from_slice(&names);
@@ -155,7 +159,8 @@ impl<'a> Encoded<'a> {
 
     /// The pieces of the file, in order.
     pub(crate) fn pieces(&self) -> Vec<IoSlice<'_>> {
-        let records = self.records.iter().flat_map(|(header, data)| [IoSlice::new(header), IoSlice::new(data)]);
+        let records =
+            self.records.iter().flat_map(|(header, data)| [IoSlice::new(header), IoSlice::new(data)]);
         records.chain([IoSlice::new(&self.footer)]).collect()
     }
 }
@@ -248,7 +253,9 @@ fn split_footer(bytes: &[u8]) -> Result<(Tail<'_>, &[u8]), &'static str> {
     let metadata_len = u64::from_le_bytes(tail.get(40));
     let (header_len, names_len) = (u32::from_le_bytes(tail.get(32)), u32::from_le_bytes(tail.get(36)));
     let footer_len = (TAIL as u64 + header_len as u64 + names_len as u64).checked_add(metadata_len);
-    if file_len != bytes.len() as u64 || footer_len.and_then(|len| file_len.checked_sub(len)) != Some(footer_at) {
+    if file_len != bytes.len() as u64
+        || footer_len.and_then(|len| file_len.checked_sub(len)) != Some(footer_at)
+    {
         return Err("its length is not what was written");
     }
     let footer = &bytes[footer_at as usize..];

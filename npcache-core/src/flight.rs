@@ -68,7 +68,14 @@ impl Flights {
                     });
                     flying.insert((*key, generation), flight.clone());
                     let epoch = epoch();
-                    return Joined::Leader(Seat { state: state.clone(), key: *key, generation, flight, lock: None, epoch });
+                    return Joined::Leader(Seat {
+                        state: state.clone(),
+                        key: *key,
+                        generation,
+                        flight,
+                        lock: None,
+                        epoch,
+                    });
                 }
             }
         };
@@ -89,7 +96,11 @@ impl Flights {
                     if rest.is_zero() {
                         return Joined::TimedOut;
                     }
-                    flight.ended.wait_timeout(progress, rest).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                    flight
+                        .ended
+                        .wait_timeout(progress, rest)
+                        .unwrap_or_else(|poisoned| poisoned.into_inner())
+                        .0
                 }
             };
         }

@@ -31,5 +31,6 @@ pub use dtype::{DType, Descr};
 pub use entry::Array;
 pub use error::{Error, Result, Unstored};
 pub use key::{Identity, Key};
+pub use npy::MAX_NDIM;
 pub use options::{Mode, Options, Sharing, Verify};
 pub use output::Output;

@@ -128,7 +128,10 @@ mod tests {
             assert_eq!(memory.as_ptr() as usize % ALIGNMENT, 0);
             assert!(memory.as_slice().iter().all(|byte| *byte == 0));
             memory.as_mut_slice().fill(7);
-            assert_eq!((memory.as_slice().len(), memory.as_slice().last().copied()), (len, (len > 0).then_some(7)));
+            assert_eq!(
+                (memory.as_slice().len(), memory.as_slice().last().copied()),
+                (len, (len > 0).then_some(7))
+            );
         }
     }
 

@@ -7,8 +7,8 @@
 use crate::dtype::Descr;
 use crate::map::ALIGNMENT;
 
-/// numpy before 2.0 has arrays of up to 32 dimensions.
-pub(crate) const MAX_NDIM: usize = 32;
+/// An array has at most this many dimensions, as in numpy before 2.0.
+pub const MAX_NDIM: usize = 32;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -26,7 +26,9 @@ impl Header {
     pub(crate) fn data_len(&self) -> Option<usize> {
         let item = self.descr.itemsize().max(1);
         let extent = self.shape.iter().try_fold(item, |product, n| {
-            product.checked_mul(usize::try_from((*n).max(1)).ok()?).filter(|product| *product <= isize::MAX as usize)
+            product
+                .checked_mul(usize::try_from((*n).max(1)).ok()?)
+                .filter(|product| *product <= isize::MAX as usize)
         })?;
         let empty = self.descr.itemsize() == 0 || self.shape.contains(&0);
         (!self.shape.iter().any(|n| *n < 0)).then_some(if empty { 0 } else { extent })

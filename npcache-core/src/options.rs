@@ -192,7 +192,10 @@ pub(crate) fn choose<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> R
 fn seconds(name: &str, value: &str) -> Result<Duration> {
     let seconds = value.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| {
-        Error::Argument(format!("{name}=`{}` is no number of seconds, such as 600 or 0.5", value.escape_debug()))
+        Error::Argument(format!(
+            "{name}=`{}` is no number of seconds, such as 600 or 0.5",
+            value.escape_debug()
+        ))
     })
 }
 

@@ -71,7 +71,8 @@ pub(crate) struct Place {
 
 impl Place {
     fn name(&self) -> &CStr {
-        CStr::from_bytes_with_nul(&self.path.as_bytes_with_nul()[self.below_root..]).expect("the end of a C string")
+        CStr::from_bytes_with_nul(&self.path.as_bytes_with_nul()[self.below_root..])
+            .expect("the end of a C string")
     }
 }
 
@@ -104,10 +105,7 @@ impl Output {
     /// assert_eq!(result.view::<f64>(0)?[[1, 2]], 0.5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn alloc<A, D>(
-        &mut self,
-        shape: impl ShapeBuilder<Dim = D>,
-    ) -> Result<ArrayViewMut<'_, A, D>>
+    pub fn alloc<A, D>(&mut self, shape: impl ShapeBuilder<Dim = D>) -> Result<ArrayViewMut<'_, A, D>>
     where
         A: ViewMutElement + WritableElement,
         D: Dimension,
@@ -127,7 +125,8 @@ impl Output {
     {
         let shape = shape.into_shape_with_order();
         let descr = element_descr::<A>()?;
-        let too_large = || Error::Argument(format!("an array of shape {:?} is too large", shape.raw_dim().slice()));
+        let too_large =
+            || Error::Argument(format!("an array of shape {:?} is too large", shape.raw_dim().slice()));
         let count = shape.raw_dim().size_checked().ok_or_else(too_large)?;
         // ndarray does not tell a shape's order, but an array of it does; one of units has no memory.
         let units = vec![(); count];
@@ -192,9 +191,17 @@ impl Output {
         }
     }
 
-    fn add_array(&mut self, name: Option<&str>, descr: Descr, shape: &[i64], fortran_order: bool) -> Result<()> {
+    fn add_array(
+        &mut self,
+        name: Option<&str>,
+        descr: Descr,
+        shape: &[i64],
+        fortran_order: bool,
+    ) -> Result<()> {
         if self.committed {
-            return Err(Error::Argument("an array is added to a result that is committed already".to_owned()));
+            return Err(Error::Argument(
+                "an array is added to a result that is committed already".to_owned(),
+            ));
         }
         if self.arrays.len() == MAX_ARRAYS {
             return Err(Error::Argument(format!("a result has at most {MAX_ARRAYS} arrays")));
@@ -228,7 +235,10 @@ impl Output {
     pub fn note(&mut self, name: &str, value: &str) -> Result<()> {
         let name = checked_name(name).map_err(|e| self.keep(e))?.into_string().expect("was text");
         if value.len() > MAX_ARGUMENTS {
-            let e = Error::Argument(format!("the note `{name}` has {} bytes; at most {MAX_ARGUMENTS}", value.len()));
+            let e = Error::Argument(format!(
+                "the note `{name}` has {} bytes; at most {MAX_ARGUMENTS}",
+                value.len()
+            ));
             return Err(self.keep(e));
         }
         self.notes.retain(|(other, _)| *other != name);
@@ -244,7 +254,8 @@ impl Output {
     pub fn commit(&mut self) -> Result<()> {
         if self.arrays.is_empty() && self.error.is_none() {
             let name = self.task.identity.name();
-            self.error = Some(Error::Argument(format!("function `{name}` committed a result without an array")));
+            self.error =
+                Some(Error::Argument(format!("function `{name}` committed a result without an array")));
         }
         self.committed = self.error.is_none();
         self.error.as_ref().map_or(Ok(()), |e| Err(e.duplicate()))
@@ -325,7 +336,12 @@ impl Output {
         metadata.to_string().into_bytes()
     }
 
-    /// Keeps the first error for `commit` and `end`.
+    /// Makes the result one that is not whole, because of `e`: for callers whose own arguments of a call on this output
+    /// were wrong. The first such error is the one that [`Output::commit`] and [`Output::end`] return.
+    pub fn keep_error(&mut self, e: Error) {
+        self.keep(e);
+    }
+
     fn keep(&mut self, e: Error) -> Error {
         if self.error.is_none() {
             self.error = Some(e.duplicate());

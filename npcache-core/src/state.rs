@@ -77,7 +77,9 @@ impl State {
         let mut registry = lock(REGISTRY.get(|_| true, Registry::default));
         registry.retain(|_, state| state.strong_count() > 0);
         let identity = directory.identity();
-        if let Some(state) = registry.get(&identity).and_then(Weak::upgrade).filter(|state| state.is_current()) {
+        if let Some(state) =
+            registry.get(&identity).and_then(Weak::upgrade).filter(|state| state.is_current())
+        {
             // One opened to read does not have what a writer needs.
             if state.locks.is_ok() || !writable {
                 return state;
@@ -113,7 +115,8 @@ impl State {
 
     /// Whether new calls may use this State.
     pub(crate) fn is_current(&self) -> bool {
-        !self.retired.load(Ordering::Relaxed) && self.failed.is_none_or(|failed| failed.elapsed() < RETRY_AFTER)
+        !self.retired.load(Ordering::Relaxed)
+            && self.failed.is_none_or(|failed| failed.elapsed() < RETRY_AFTER)
     }
 
     /// The generation of a function's entries: changes with every clear that concerns it.
@@ -168,7 +171,11 @@ impl State {
 
     /// Keeps a clear from beginning, if none has since `generation`; for publishing. `None` where there are no locks
     /// to keep it with.
-    pub(crate) fn permit(self: &Arc<Self>, slot: Slot, generation: Generation) -> Result<Option<HeldLock>, Unstored> {
+    pub(crate) fn permit(
+        self: &Arc<Self>,
+        slot: Slot,
+        generation: Generation,
+    ) -> Result<Option<HeldLock>, Unstored> {
         let locks = self.locks.as_ref().map_err(|why| *why)?;
         // Who clears holds the byte for microseconds.
         let deadline = Instant::now() + Duration::from_secs(1);
@@ -404,7 +411,8 @@ impl Page {
         let file = directory.open_file(name, flags).ok()?;
         if writable {
             // Blocks first: storing to a mapped hole of a full disk is a SIGBUS.
-            let allocated = retry(|| fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64));
+            let allocated =
+                retry(|| fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64));
             if !matches!(allocated, Ok(())) {
                 return None;
             }

@@ -59,12 +59,14 @@ impl Directory {
         match std::fs::metadata(path) {
             Ok(found) if !found.is_dir() => return Err(unusable(path, "is a file; a cache is a directory")),
             Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
-                std::fs::create_dir_all(path).map_err(|e| Error::io("create the cache directory", path, e))?;
+                std::fs::create_dir_all(path)
+                    .map_err(|e| Error::io("create the cache directory", path, e))?;
             }
             _ => {}
         }
-        let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::io("open the cache directory", path, e))?;
+        let root =
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| Error::io("open the cache directory", path, e))?;
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
         let directory = Directory { root, path };
         directory.check_format(create)?;
@@ -93,7 +95,8 @@ impl Directory {
                 })?;
                 let format = format!("npcache {FORMAT}\n");
                 for (name, text) in [(CACHEDIR_TAG, CACHEDIR_TAG_TEXT), (FORMAT_FILE, format.as_str())] {
-                    let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
+                    let write =
+                        |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
                     match self.publish(name, false, write, || Ok(())) {
                         Ok(()) => {}
                         Err(_) if self.read_small(name).is_ok() => {}
@@ -106,8 +109,10 @@ impl Directory {
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(Error::io("read .npcache-format in", &self.path, e)),
         };
-        let number =
-            found.strip_prefix("npcache ").and_then(|n| n.strip_suffix('\n')).and_then(|n| n.parse::<u32>().ok());
+        let number = found
+            .strip_prefix("npcache ")
+            .and_then(|n| n.strip_suffix('\n'))
+            .and_then(|n| n.parse::<u32>().ok());
         match number {
             Some(FORMAT) => Ok(()),
             Some(newer) if newer > FORMAT => Err(unusable(
@@ -117,7 +122,10 @@ impl Directory {
                      library, or choose another directory"
                 ),
             )),
-            _ => Err(unusable(&self.path, "has a .npcache-format that no npcache wrote; choose another directory")),
+            _ => Err(unusable(
+                &self.path,
+                "has a .npcache-format that no npcache wrote; choose another directory",
+            )),
         }
     }
 
@@ -172,13 +180,16 @@ impl Directory {
                 }
                 Err(Errno::NOENT) => return Err(Unstored::Removed),
                 // The file system has no unnamed files (EISDIR: nor does the kernel).
-                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => break self.named_temporary()?,
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                    break self.named_temporary()?;
+                }
                 Err(e) => return Err(e.into()),
             }
         };
         let stat = fstat(&temporary.file)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let origin = Origin { inode: stat.st_ino, mtime: now.as_nanos() as i64, boot: crate::state::boot_id() };
+        let origin =
+            Origin { inode: stat.st_ino, mtime: now.as_nanos() as i64, boot: crate::state::boot_id() };
         write(&temporary.file, &origin)?;
         let mtime = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
         futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
@@ -315,7 +326,8 @@ impl Directory {
         let admin = self.open_directory(&root, ADMIN);
         if let Ok(admin) = &admin {
             let ours = |name: &CString| {
-                [&b"lock"[..], b"tmp"].contains(&name.to_bytes()) || name.to_bytes().starts_with(STATE_PREFIX.as_bytes())
+                [&b"lock"[..], b"tmp"].contains(&name.to_bytes())
+                    || name.to_bytes().starts_with(STATE_PREFIX.as_bytes())
             };
             let others = entries(admin).filter(|name| !ours(name));
             foreign.extend(others.map(|name| format!(".npcache/{}", name.to_string_lossy())));
@@ -347,13 +359,13 @@ impl Directory {
             _ => Ok(()),
         }
     }
-
 }
 
 /// An entry's path below the root.
 pub(crate) fn entry_path(function_directory: &str, key: &Key) -> CString {
     let hex = key.to_string();
-    CString::new(format!("{function_directory}/{}/{hex}.npy", &hex[..2])).expect("no NUL in a directory's name")
+    CString::new(format!("{function_directory}/{}/{hex}.npy", &hex[..2]))
+        .expect("no NUL in a directory's name")
 }
 
 /// The directory of a function: its name, with every byte that is no letter, digit, `_`, `-` or `.` as `%` and two
@@ -411,7 +423,9 @@ impl Temporary<'_> {
         if let Some(temporary) = &self.name {
             let renamed = match renameat_with(root, temporary, root, name, RenameFlags::NOREPLACE) {
                 // Not on this file system: a second name, and `drop` removes the first.
-                Err(Errno::INVAL | Errno::NOSYS) => return linkat(root, temporary, root, name, AtFlags::empty()),
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return linkat(root, temporary, root, name, AtFlags::empty());
+                }
                 other => other,
             };
             if renamed.is_ok() {

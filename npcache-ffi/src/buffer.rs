@@ -1,0 +1,285 @@
+//! `npcache_buffer`: a result, counted; and `npcache_view`, one of its arrays.
+
+use std::ffi::{c_char, c_void};
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+
+use npcache_core::{ArrayBytes, Buffer, Error, Origin};
+
+use crate::output::{NPCACHE_ORDER_C, NPCACHE_ORDER_F};
+use crate::status::{
+    NPCACHE_ERR_ARGUMENT, NPCACHE_ERR_INTERNAL, NPCACHE_OK, npcache_status, status_of, status_of_unstored,
+};
+use crate::{guard, null};
+
+/// A result: one or several arrays, read-only, reference counted. It outlives the cache, a clear, and its file.
+pub struct npcache_buffer(Buffer);
+
+/// This call computed it.
+pub const NPCACHE_ORIGIN_COMPUTED: i32 = 1;
+/// It was in this process's memory.
+pub const NPCACHE_ORIGIN_MEMORY: i32 = 2;
+/// It was in the directory.
+pub const NPCACHE_ORIGIN_DISK: i32 = 3;
+/// Another thread computed it while this call waited.
+pub const NPCACHE_ORIGIN_SHARED: i32 = 4;
+
+const _: () = {
+    assert!(
+        NPCACHE_ORIGIN_COMPUTED == Origin::Computed as i32 && NPCACHE_ORIGIN_MEMORY == Origin::Memory as i32
+    );
+    assert!(NPCACHE_ORIGIN_DISK == Origin::Disk as i32 && NPCACHE_ORIGIN_SHARED == Origin::Shared as i32);
+};
+
+/// One array of a result. Its pointers are valid as long as the buffer.
+#[repr(C)]
+pub struct npcache_view {
+    /// The elements, read-only, aligned to 64 bytes. Not NULL, also without elements.
+    pub data: *const c_void,
+    /// Bytes of all elements.
+    pub nbytes: usize,
+    /// `ndim` numbers.
+    pub shape: *const i64,
+    /// Bytes from an element to the next along each dimension; `ndim` numbers.
+    pub strides: *const i64,
+    /// numpy's name for the element type: "<f8".
+    pub descr: *const c_char,
+    /// The array's name, or NULL.
+    pub name: *const c_char,
+    /// NPCACHE_FLOAT64 and its like; 0 for a type that only `descr` tells.
+    pub dtype: i32,
+    /// 0 to 32.
+    pub ndim: i32,
+    /// Bytes of an element.
+    pub itemsize: i64,
+    /// NPCACHE_ORDER_C or NPCACHE_ORDER_F.
+    pub flags: u32,
+}
+
+/// A reference for C to `buffer`.
+pub(crate) fn hand_over(buffer: Buffer) -> *mut npcache_buffer {
+    Arc::into_raw(Arc::new(npcache_buffer(buffer))).cast_mut()
+}
+
+/// The `i`th array of `buffer`, as its number.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+unsafe fn array<'a>(buffer: *const npcache_buffer, i: i32) -> npcache_core::Result<(&'a Buffer, usize)> {
+    // SAFETY: the caller's promise.
+    let buffer = unsafe { crate::borrow(buffer, "buffer") }?;
+    let count = buffer.0.arrays().len();
+    match usize::try_from(i) {
+        Ok(i) if i < count => Ok((&buffer.0, i)),
+        _ => Err(Error::Argument(format!("array {i} of a result that has {count}"))),
+    }
+}
+
+/// How many arrays the result has. 0 for NULL.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_count(buffer: *const npcache_buffer) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { buffer.as_ref() }.map_or(0, |buffer| buffer.0.arrays().len() as i32)
+}
+
+/// Describes the `i`th array, in the order in which the function made them.
+///
+/// - `view`, `view_size`: where to, and its size, sizeof(npcache_view): a program compiled against an older header gets
+///   the fields that it knows.
+///
+/// NPCACHE_ERR_ARGUMENT: there is no `i`th array, or a pointer is NULL; `view` is zeroed then.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released; `view` is NULL or writable for `view_size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_view(
+    buffer: *const npcache_buffer,
+    i: i32,
+    view: *mut npcache_view,
+    view_size: usize,
+) -> npcache_status {
+    guard(NPCACHE_ERR_INTERNAL, || {
+        if view.is_null() {
+            return NPCACHE_ERR_ARGUMENT;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { view.cast::<u8>().write_bytes(0, view_size) };
+        // SAFETY: the caller's promise.
+        let Ok((buffer, i)) = (unsafe { array(buffer, i) }) else { return NPCACHE_ERR_ARGUMENT };
+        let array = &buffer.arrays()[i];
+        let filled = npcache_view {
+            data: buffer.bytes(i).as_ptr().cast(),
+            nbytes: array.nbytes(),
+            shape: array.shape().as_ptr(),
+            strides: array.strides().as_ptr(),
+            descr: array.descr().as_c_str().as_ptr(),
+            name: array.c_name().map_or(ptr::null(), |name| name.as_ptr()),
+            dtype: array.dtype().map_or(0, |dtype| dtype as i32),
+            ndim: array.shape().len() as i32,
+            itemsize: array.descr().itemsize() as i64,
+            flags: if array.is_fortran_order() { NPCACHE_ORDER_F } else { NPCACHE_ORDER_C },
+        };
+        let len = view_size.min(mem::size_of::<npcache_view>());
+        // SAFETY: `view` is writable for `view_size` bytes by the caller's promise, and need not be aligned here.
+        unsafe { ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), view.cast(), len) };
+        NPCACHE_OK
+    })
+}
+
+/// The elements of the `i`th array, in the order in which they lie in memory, if they are of type `dtype`.
+///
+/// - `count`: how many, if not NULL; 0 on failure.
+///
+/// NULL: there is no `i`th array, or its elements are of another type. A stored result is never converted.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released; `count` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_data(
+    buffer: *const npcache_buffer,
+    i: i32,
+    dtype: i32,
+    count: *mut usize,
+) -> *const c_void {
+    guard(ptr::null(), || {
+        // SAFETY: the caller's promise.
+        let found = unsafe { array(buffer, i) }.ok();
+        let found =
+            found.filter(|(buffer, i)| buffer.arrays()[*i].dtype().is_some_and(|own| own as i32 == dtype));
+        let (data, len) = match found {
+            Some((buffer, i)) => {
+                let array = &buffer.arrays()[i];
+                (buffer.bytes(i).as_ptr().cast(), array.nbytes() / array.descr().itemsize())
+            }
+            None => (ptr::null(), 0),
+        };
+        if !count.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { count.write(len) };
+        }
+        data
+    })
+}
+
+/// Copies the elements of the `i`th array to memory of the caller's.
+///
+/// - `dst`, `nbytes`: where to; `nbytes` is exactly that of the array.
+/// - `order`: NPCACHE_ORDER_C or NPCACHE_ORDER_F, the order in which they are wanted.
+///
+/// NPCACHE_ERR_ARGUMENT: there is no `i`th array, `dst` is NULL, or its size is another; nothing is written then.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released; `dst` is NULL or writable for `nbytes` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_read(
+    buffer: *const npcache_buffer,
+    i: i32,
+    dst: *mut c_void,
+    nbytes: usize,
+    order: u32,
+) -> npcache_status {
+    let read = || -> npcache_core::Result<()> {
+        // SAFETY: the caller's promise.
+        let (buffer, i) = unsafe { array(buffer, i) }?;
+        let array = &buffer.arrays()[i];
+        if nbytes != array.nbytes() {
+            return Err(Error::Argument(format!("`nbytes` is {nbytes}, the array's {}", array.nbytes())));
+        }
+        if !matches!(order, NPCACHE_ORDER_C | NPCACHE_ORDER_F) {
+            return Err(Error::Argument(format!("`order` is {order}")));
+        }
+        if nbytes == 0 {
+            return Ok(());
+        }
+        if dst.is_null() {
+            return Err(null("dst"));
+        }
+        // SAFETY: the caller's promise: writable, not NULL, and as long as the array.
+        let dst = unsafe { std::slice::from_raw_parts_mut(dst.cast::<u8>(), nbytes) };
+        let (mut shape, mut strides): (Vec<usize>, Vec<isize>) =
+            array.shape().iter().zip(array.strides()).map(|(n, step)| (*n as usize, *step as isize)).unzip();
+        if order == NPCACHE_ORDER_F {
+            // Fortran order is the C order of the transpose.
+            shape.reverse();
+            strides.reverse();
+        }
+        ArrayBytes::new(array.descr(), &shape, Some(&strides), buffer.bytes(i), 0)?.copy_in_c_order(dst);
+        Ok(())
+    };
+    guard(NPCACHE_ERR_INTERNAL, || read().map_or_else(|e| status_of(&e), |()| NPCACHE_OK))
+}
+
+/// Where the result came from: NPCACHE_ORIGIN_COMPUTED, _MEMORY, _DISK or _SHARED. 0 for NULL.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_origin(buffer: *const npcache_buffer) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { buffer.as_ref() }.map_or(0, |buffer| buffer.0.origin() as i32)
+}
+
+/// Whether the cache has the result: 0, or why not, an NPCACHE_UNSTORED status.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_stored(buffer: *const npcache_buffer) -> npcache_status {
+    // SAFETY: the caller's promise.
+    match unsafe { buffer.as_ref() } {
+        Some(buffer) => buffer.0.stored().map_or_else(status_of_unstored, |()| NPCACHE_OK),
+        None => NPCACHE_ERR_ARGUMENT,
+    }
+}
+
+/// The absolute path of the result's file, which numpy.load reads; NULL where it is not stored. It may be removed at any
+/// time. Valid as long as the buffer.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_path(buffer: *const npcache_buffer) -> *const c_char {
+    // SAFETY: the caller's promise.
+    unsafe { buffer.as_ref() }.and_then(|buffer| buffer.0.c_path()).map_or(ptr::null(), |path| path.as_ptr())
+}
+
+/// One more reference to the result, to be released for itself. Returns `buffer`. Any thread, no lock.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_retain(buffer: *const npcache_buffer) -> *mut npcache_buffer {
+    if !buffer.is_null() {
+        // SAFETY: from `Arc::into_raw`, with a reference left, by the caller's promise.
+        unsafe { Arc::increment_strong_count(buffer) };
+    }
+    buffer.cast_mut()
+}
+
+/// Gives a reference back; the last one frees the result. NULL is a no-op. Any thread, no lock.
+///
+/// # Safety
+///
+/// `buffer` is NULL, or a reference that was not released yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_release(buffer: *mut npcache_buffer) {
+    guard((), || {
+        if !buffer.is_null() {
+            // SAFETY: from `Arc::into_raw`, and this reference is the caller's to give.
+            drop(unsafe { Arc::from_raw(buffer.cast_const()) });
+        }
+    });
+}

@@ -1,0 +1,227 @@
+//! `npcache_function`: a function by its name and version, and the two halves of a call.
+
+use std::ffi::{c_char, c_void};
+use std::time::Duration;
+
+use npcache_core::{Args, Begun, Cache, Error, Function, Result, Version, Wait};
+
+use crate::args::npcache_args;
+use crate::buffer::{hand_over, npcache_buffer};
+use crate::cache::npcache;
+use crate::error::npcache_error;
+use crate::output::npcache_output;
+use crate::status::{NPCACHE_BUSY, NPCACHE_OK, npcache_status};
+use crate::{answer, borrow, borrow_mut, guard, optional_text, required, text};
+
+/// A function whose calls are cached: its name, its version, and what else its results depend on.
+pub struct npcache_function(State);
+
+enum State {
+    /// Made without a version: the first object gives it.
+    Unversioned(Cache, String),
+    Ready(Function),
+}
+
+impl npcache_function {
+    pub(crate) fn ready(&self) -> Result<&Function> {
+        match &self.0 {
+            State::Ready(function) => Ok(function),
+            State::Unversioned(_, name) => Err(Error::BuildId(format!(
+                "function `{name}` has no version yet: give one to npcache_function_new, or name the code that \
+                 computes it by npcache_function_add_object"
+            ))),
+        }
+    }
+
+    fn ready_mut(&mut self) -> Result<&mut Function> {
+        self.ready()?;
+        match &mut self.0 {
+            State::Ready(function) => Ok(function),
+            State::Unversioned(..) => unreachable!("checked above"),
+        }
+    }
+}
+
+/// Describes a function whose calls are cached.
+///
+/// - `name`: 1 to 4,096 bytes.
+/// - `version`: as for npcache_call. With NULL, the first npcache_function_add_object gives the version, the build ID
+///   of the code at that address, and has to come before npcache_begin.
+/// - `out`: the function; free it with npcache_function_free. It keeps the cache open.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_function_new(
+    cache: *mut npcache,
+    name: *const c_char,
+    version: *const c_char,
+    out: *mut *mut npcache_function,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            required(out, "out")?;
+            let cache = &borrow(cache, "cache")?.0;
+            let name = text(name, "name")?;
+            let state = match optional_text(version, "version")? {
+                Some(version) => State::Ready(cache.function(name, version)?),
+                None => {
+                    cache.function(name, "")?; // the name is checked now
+                    State::Unversioned(cache.clone(), name.to_owned())
+                }
+            };
+            out.write(Box::into_raw(Box::new(npcache_function(state))));
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Declares that results depend on the code of the program or library that holds `address`: on its build ID. For a
+/// function made without a version, the first such object gives the version.
+///
+/// NPCACHE_ERR_BUILD_ID: there is none. Not while another call uses the function.
+///
+/// # Safety
+///
+/// `function` is not freed; `err` is NULL or writable. `address` is not called or read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_function_add_object(
+    function: *mut npcache_function,
+    address: Option<unsafe extern "C" fn()>,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises.
+    unsafe {
+        answer(err, || {
+            let function = borrow_mut(function, "function")?;
+            let address =
+                address.ok_or_else(|| Error::Argument("`address` is NULL".to_owned()))? as *const c_void;
+            match &mut function.0 {
+                State::Unversioned(cache, name) => {
+                    function.0 = State::Ready(cache.function(name, Version::BuildOf(address))?);
+                }
+                State::Ready(function) => function.add_object(address)?,
+            }
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Declares that results depend on `value`, called `name`: the version of a library, an environment variable's content.
+/// Another value is another call. The order of declarations does not matter. Not while another call uses the function.
+///
+/// # Safety
+///
+/// `function` is not freed; `name` and `value` are C strings; `err` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_function_add_dependency(
+    function: *mut npcache_function,
+    name: *const c_char,
+    value: *const c_char,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises.
+    unsafe {
+        answer(err, || {
+            let function = borrow_mut(function, "function")?.ready_mut()?;
+            function.add_dependency(text(name, "name")?, text(value, "value")?)?;
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Sets an option of one function:
+///
+/// - `flight`: as for npcache_options_set;
+/// - `layout`: `equal` (default: arrays of equal contents are equal arguments, however they lie in memory) or `strict`
+///   (calls with arrays in C order, in Fortran order and with gaps are kept apart, for functions whose rounding
+///   depends on it).
+///
+/// Not while another call uses the function.
+///
+/// # Safety
+///
+/// `function` is not freed; `name` and `value` are C strings; `err` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_function_set(
+    function: *mut npcache_function,
+    name: *const c_char,
+    value: *const c_char,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises.
+    unsafe {
+        answer(err, || {
+            let function = borrow_mut(function, "function")?.ready_mut()?;
+            function.set(text(name, "name")?, text(value, "value")?)?;
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Frees a function. Outputs and buffers made with it stay valid. NULL is a no-op.
+///
+/// # Safety
+///
+/// `function` is NULL, or from npcache_function_new and not freed yet, and no call uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_function_free(function: *mut npcache_function) {
+    guard((), || {
+        if !function.is_null() {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(function) });
+        }
+    });
+}
+
+/// The first half of a call: the result, or the task of computing it. For hosts with exceptions or a garbage collector,
+/// which compute in their own language in between.
+///
+/// - `args`: the arguments; NULL for none. They are not changed and can be used again.
+/// - `wait_ms`: how long to wait while another caller computes the same: milliseconds, 0 not at all, -1 as long
+///   as the option lock_timeout says. Calls that come back busy one after the other count as one wait: after
+///   lock_timeout in all, this one computes too. So a loop of short waits can look for Ctrl-C in between.
+/// - `hit`: the result, if there is one; release it with npcache_buffer_release.
+/// - `todo`: else the task: make the arrays, npcache_output_commit, and in any case npcache_end.
+///
+/// 0: exactly one of `*hit` and `*todo` is set. NPCACHE_BUSY: neither, another caller computes it and the wait is
+/// over. An error: neither.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_begin(
+    function: *mut npcache_function,
+    args: *const npcache_args,
+    wait_ms: i64,
+    hit: *mut *mut npcache_buffer,
+    todo: *mut *mut npcache_output,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            required(hit, "hit").and(required(todo, "todo"))?;
+            let function = borrow(function, "function")?.ready()?;
+            let wait = match wait_ms {
+                -1 => Wait::Patiently,
+                0.. => Wait::AtMost(Duration::from_millis(wait_ms.unsigned_abs())),
+                _ => return Err(Error::Argument(format!("`wait_ms` is {wait_ms}; it takes -1, 0 or more"))),
+            };
+            let args = match args.as_ref() {
+                Some(args) => args.canonical()?,
+                None => Args::new().finish()?,
+            };
+            match function.begin(&args, wait)? {
+                Begun::Hit(buffer) => hit.write(hand_over(buffer)),
+                Begun::Todo(output) => todo.write(Box::into_raw(Box::new(npcache_output::owned(output)))),
+                Begun::Busy => return Ok(NPCACHE_BUSY),
+            }
+            Ok(NPCACHE_OK)
+        })
+    }
+}

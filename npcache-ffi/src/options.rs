@@ -1,0 +1,72 @@
+//! `npcache_options`: how to open a cache.
+
+use std::ffi::c_char;
+use std::ptr;
+
+use npcache_core::Options;
+
+use crate::error::npcache_error;
+use crate::status::{NPCACHE_OK, npcache_status};
+use crate::{answer, borrow_mut, guard, text};
+
+/// How to open a cache.
+pub struct npcache_options(pub(crate) Options);
+
+/// New options, all at their defaults. Free them with npcache_options_free; npcache_new does not keep them.
+///
+/// NULL only for want of memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn npcache_options_new() -> *mut npcache_options {
+    guard(ptr::null_mut(), || Box::into_raw(Box::new(npcache_options(Options::new()))))
+}
+
+/// Sets the option `name` to `value`, a text:
+///
+/// - `mode`: `readwrite` (default), `readonly` (look up, store nothing), `refresh` (compute every call and replace what
+///   is stored), `off` (compute every call);
+/// - `lock_timeout`: seconds that a call waits for another one that computes the same, before it computes it too;
+///   600 by default;
+/// - `flight`: with whom a call shares the work, `process` (callers in all processes; default), `thread` (in this
+///   process), or `off`: for functions that end in a barrier between their callers;
+/// - `verify`: when the data of a stored result over 256 KiB is verified, `auto` (default: once in a process, and
+///   not where the file is known to be as it was written during this boot of the machine), `always` or `never`.
+///   Smaller ones always are.
+///
+/// In a run, the environment variable NPCACHE_MODE, NPCACHE_LOCK_TIMEOUT, NPCACHE_FLIGHT or NPCACHE_VERIFY overrides it.
+///
+/// NPCACHE_ERR_ARGUMENT: there is no such option, or it takes no such value.
+///
+/// # Safety
+///
+/// `options` is from npcache_options_new and not freed; `name` and `value` are C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_options_set(
+    options: *mut npcache_options,
+    name: *const c_char,
+    value: *const c_char,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            let options = borrow_mut(options, "options")?;
+            options.0.set(text(name, "name")?, text(value, "value")?)?;
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Frees options. NULL is a no-op.
+///
+/// # Safety
+///
+/// `options` is NULL, or from npcache_options_new and not freed yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_options_free(options: *mut npcache_options) {
+    guard((), || {
+        if !options.is_null() {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(options) });
+        }
+    });
+}
