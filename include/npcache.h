@@ -782,6 +782,31 @@ npcache_status npcache_begin(npcache_function *function,
                              npcache_error **err);
 
 /**
+ * Says in words whether a call is stored, and if not, which stored calls of the function come nearest and what exactly
+ * differs: an argument, the version, a dependency. For a person; the wording may change.
+ *
+ * - `cache`: where to look; NULL for the function's own.
+ * - `args`: NULL for none.
+ * - `out`: the text; free it with npcache_text_free.
+ *
+ * Reads the records of up to 10,000 stored calls.
+ *
+ * The caller sees to it that: Pointers are NULL or valid.
+ */
+npcache_status npcache_explain(npcache *cache,
+                               const npcache_function *function,
+                               const npcache_args *args,
+                               char **out,
+                               npcache_error **err);
+
+/**
+ * Frees a text that this library returned for freeing. NULL is a no-op.
+ *
+ * The caller sees to it that: `text` is NULL, or from npcache_explain and not freed yet.
+ */
+void npcache_text_free(char *text);
+
+/**
  * New arguments, without any yet: the npcache_args_add_ functions add them by position, npcache_args_key names the next one. The same
  * arguments have the same key in every language; docs/keys.md has the bytes.
  *

@@ -99,7 +99,11 @@ impl Cache {
 
     /// The directory, absolute; `None` for a cache without one.
     pub fn path(&self) -> Option<&Path> {
-        self.inner.root.as_ref().map(|root| root.directory.path())
+        self.directory().map(Directory::path)
+    }
+
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        self.inner.root.as_ref().map(|root| &*root.directory)
     }
 
     /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
@@ -272,6 +276,11 @@ impl Function {
         let (name, version) = (self.identity.name(), self.identity.version());
         self.identity = Arc::new(Identity::new(name, version, dependencies, strict)?);
         Ok(())
+    }
+
+    /// The cache that it was made with.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Its identity.

@@ -249,6 +249,16 @@ fn encode_map(entries: &[(&str, Value<'_>)], out: &mut Vec<u8>, limit: usize) {
 }
 
 impl Value<'_> {
+    /// Whether they are one argument: floats bit for bit, as in the encoding.
+    pub(crate) fn same(&self, other: &Value<'_>) -> bool {
+        let encoding = |value: &Value<'_>| {
+            let mut out = Vec::new();
+            value.encode(&mut out, usize::MAX);
+            out
+        };
+        encoding(self) == encoding(other)
+    }
+
     fn encode(&self, out: &mut Vec<u8>, limit: usize) {
         match self {
             Value::Null => out.push(NULL),

@@ -12,6 +12,7 @@ mod digest;
 mod dtype;
 mod entry;
 mod error;
+mod explain;
 mod flight;
 mod fork;
 mod key;

@@ -91,11 +91,6 @@ impl Memory {
         // SAFETY: as for `as_slice`, and `&mut self` makes this the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
-
-    /// Where the bytes are; stays the same when the Memory is moved.
-    pub(crate) fn as_ptr(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
 }
 
 impl Drop for Memory {
@@ -125,7 +120,7 @@ mod tests {
     fn memory_is_zeroed_aligned_and_writable_at_every_size() {
         for len in [0, 1, 63, 4096, PAGES_FROM - 1, PAGES_FROM, HUGE_PAGES_FROM + 1] {
             let mut memory = Memory::zeroed(len).unwrap();
-            assert_eq!(memory.as_ptr() as usize % ALIGNMENT, 0);
+            assert_eq!(memory.as_slice().as_ptr() as usize % ALIGNMENT, 0);
             assert!(memory.as_slice().iter().all(|byte| *byte == 0));
             memory.as_mut_slice().fill(7);
             assert_eq!(

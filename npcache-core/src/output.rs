@@ -326,6 +326,7 @@ impl Output {
             "name": identity.name(),
             "version": identity.version(),
             "dependencies": identity.dependencies(),
+            "layout": if identity.has_strict_layout() { self.task.args.layouts() } else { "" },
             "arguments": describe_arguments(&self.task.args),
             "created": created,
             "compute_seconds": self.started.elapsed().as_secs_f64(),
@@ -353,7 +354,7 @@ impl Output {
 
 /// The arguments as an entry keeps them: canonical ones with their long items as digests, other bytes as they are,
 /// and of what is longer than [`MAX_ARGUMENTS`] the length alone.
-fn describe_arguments(args: &Canonical) -> serde_json::Value {
+pub(crate) fn describe_arguments(args: &Canonical) -> serde_json::Value {
     let Some(bytes) = args.bytes() else {
         return serde_json::json!({ "length": args.content().length() });
     };

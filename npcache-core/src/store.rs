@@ -314,6 +314,36 @@ impl Directory {
         Ok(())
     }
 
+    /// Calls `visit` with the key and the path of up to `at_most` entries of a function, by its directory's name. `false`:
+    /// there are more.
+    pub(crate) fn entries_of(
+        &self,
+        function: &str,
+        at_most: usize,
+        mut visit: impl FnMut(Key, CString),
+    ) -> rustix::io::Result<bool> {
+        let name = CString::new(function).expect("a directory's name");
+        let function = match self.open_directory(&self.root, &name) {
+            Err(Errno::NOENT) => return Ok(true),
+            other => other?,
+        };
+        let mut count = 0;
+        for shard_name in entries(&function).filter(|name| is_hex(name.to_bytes(), 2)) {
+            let Ok(shard) = self.open_directory(&function, &shard_name) else { continue };
+            for entry in entries(&shard).filter(|name| is_entry_name(name)) {
+                if count == at_most {
+                    return Ok(false);
+                }
+                count += 1;
+                let stem = entry.to_str().ok().and_then(|name| name.strip_suffix(".npy"));
+                let key: Key = stem.and_then(|stem| stem.parse().ok()).expect("an entry's name");
+                let path = [name.to_bytes(), shard_name.to_bytes(), entry.to_bytes()].join(&b'/');
+                visit(key, CString::new(path).expect("made of names"));
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes an emptied cache with its administrative files; an error names what keeps it from going, and then
     /// nothing was removed.
     pub(crate) fn remove(&self) -> Result<()> {

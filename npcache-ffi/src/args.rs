@@ -36,6 +36,19 @@ impl npcache_args {
     }
 }
 
+/// The canonical arguments; those of a call without any for NULL.
+///
+/// # Safety
+///
+/// `args` is NULL, or not freed and changed by no other call.
+pub(crate) unsafe fn canonical(args: *const npcache_args) -> Result<Canonical> {
+    // SAFETY: the caller's promise.
+    match unsafe { args.as_ref() } {
+        Some(args) => args.canonical(),
+        None => Args::new().finish(),
+    }
+}
+
 /// An array that was read once, to be an argument of many calls.
 pub struct npcache_digest(ArrayDigest);
 
@@ -487,11 +500,8 @@ pub unsafe extern "C" fn npcache_function_key(
                 return Err(crate::null("key"));
             }
             key.write(0);
-            let canonical = match args.as_ref() {
-                Some(args) => args.canonical()?,
-                None => Args::new().finish()?,
-            };
-            let text = Key::new(borrow(function, "function")?.ready()?.identity(), &canonical).to_string();
+            let identity = borrow(function, "function")?.ready()?.identity();
+            let text = Key::new(identity, &canonical(args)?).to_string();
             ptr::copy_nonoverlapping(text.as_ptr(), key.cast(), text.len());
             key.add(text.len()).write(0);
             Ok(NPCACHE_OK)

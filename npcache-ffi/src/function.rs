@@ -1,11 +1,11 @@
 //! `npcache_function`: a function by its name and version, and the two halves of a call.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::time::Duration;
 
-use npcache_core::{Args, Begun, Cache, Error, Function, Result, Version, Wait};
+use npcache_core::{Begun, Cache, Error, Function, Result, Version, Wait};
 
-use crate::args::npcache_args;
+use crate::args::{canonical, npcache_args};
 use crate::buffer::{hand_over, npcache_buffer};
 use crate::cache::npcache;
 use crate::error::npcache_error;
@@ -212,11 +212,7 @@ pub unsafe extern "C" fn npcache_begin(
                 0.. => Wait::AtMost(Duration::from_millis(wait_ms.unsigned_abs())),
                 _ => return Err(Error::Argument(format!("`wait_ms` is {wait_ms}; it takes -1, 0 or more"))),
             };
-            let args = match args.as_ref() {
-                Some(args) => args.canonical()?,
-                None => Args::new().finish()?,
-            };
-            match function.begin(&args, wait)? {
+            match function.begin(&canonical(args)?, wait)? {
                 Begun::Hit(buffer) => hit.write(hand_over(buffer)),
                 Begun::Todo(output) => todo.write(Box::into_raw(Box::new(npcache_output::owned(output)))),
                 Begun::Busy => return Ok(NPCACHE_BUSY),
@@ -224,4 +220,53 @@ pub unsafe extern "C" fn npcache_begin(
             Ok(NPCACHE_OK)
         })
     }
+}
+
+/// Says in words whether a call is stored, and if not, which stored calls of the function come nearest and what exactly
+/// differs: an argument, the version, a dependency. For a person; the wording may change.
+///
+/// - `cache`: where to look; NULL for the function's own.
+/// - `args`: NULL for none.
+/// - `out`: the text; free it with npcache_text_free.
+///
+/// Reads the records of up to 10,000 stored calls.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_explain(
+    cache: *mut npcache,
+    function: *const npcache_function,
+    args: *const npcache_args,
+    out: *mut *mut c_char,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            required(out, "out")?;
+            let function = borrow(function, "function")?.ready()?;
+            let args = canonical(args)?;
+            let cache = cache.as_ref().map_or(function.cache(), |cache| &cache.0);
+            let text = cache.explain(function, &args)?.replace('\0', "\u{fffd}");
+            out.write(CString::new(text).unwrap_or_default().into_raw());
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Frees a text that this library returned for freeing. NULL is a no-op.
+///
+/// # Safety
+///
+/// `text` is NULL, or from npcache_explain and not freed yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_text_free(text: *mut c_char) {
+    guard((), || {
+        if !text.is_null() {
+            // SAFETY: the caller's promise: from `CString::into_raw`.
+            drop(unsafe { CString::from_raw(text) });
+        }
+    });
 }

@@ -1,0 +1,313 @@
+//! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
+
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::OFlags;
+use serde_json::Value as Json;
+
+use crate::args::Canonical;
+use crate::cache::{Cache, Function};
+use crate::cbor::{Call, Value};
+use crate::entry;
+use crate::error::{Error, Result};
+use crate::key::{Identity, Key};
+use crate::map::Memory;
+use crate::output::describe_arguments;
+use crate::store::{Directory, entry_path, function_directory};
+
+/// At most so many entries are looked at: reading the footers of these takes about a quarter of a second.
+const MAX_ENTRIES: usize = 10_000;
+
+/// How many of them are shown.
+const SHOWN: usize = 3;
+
+impl Cache {
+    /// Says in words whether this call is stored in the cache, and if not, which stored calls of the function come
+    /// nearest and what differs: an argument, the version, a dependency. What was recorded with them without being part
+    /// of the key (host, notes) is shown too. Looks through up to 10,000 entries of the function.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use npcache_core::{Args, Cache};
+    /// let cache = Cache::open(directory.path())?;
+    /// let solve = cache.function("solve", "1")?;
+    /// let args = |nu: f64| {
+    ///     let mut args = Args::new();
+    ///     args.add_int(64)?.key("nu")?.add_float(nu)?;
+    ///     args.finish()
+    /// };
+    /// solve.call(&args(0.1)?, |out| out.write(&ndarray::Array1::<f64>::zeros(64)))?;
+    /// let text = cache.explain(&solve, &args(0.2)?)?;
+    /// assert!(text.contains("argument `nu`: stored 0.1, asked 0.2"), "{text}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn explain(&self, function: &Function, args: &Canonical) -> Result<String> {
+        let identity = function.identity();
+        let asked = Asked::new(identity, args);
+        let key = Key::new(identity, args);
+        let Some(directory) = self.directory() else {
+            return Ok(format!("{} is not stored: the cache has no directory\n", asked.text));
+        };
+        let name = function_directory(identity.name());
+        if let Some(found) = read_metadata(directory, &key, &entry_path(&name, &key)) {
+            let mut text = match &found {
+                Ok(_) => format!("{} is stored (key {key})\n", asked.text),
+                Err(why) => format!("{} is not stored: in its place stands a file, but {why}\n", asked.text),
+            };
+            if let Ok(stored) = &found {
+                describe_run(&mut text, stored);
+            }
+            return Ok(text);
+        }
+
+        let mut text = format!("{} is not stored (key {key})\n", asked.text);
+        let mut stored = Vec::new();
+        let complete = directory
+            .entries_of(&name, MAX_ENTRIES, |key, path| {
+                if let Some(Ok(metadata)) = read_metadata(directory, &key, &path) {
+                    stored.push((asked.differences(&metadata), key, metadata));
+                }
+            })
+            .map_err(|e| Error::io("list the entries in", directory.path(), e))?;
+        if stored.is_empty() {
+            let _ = writeln!(text, "no call of `{}` is stored here", identity.name());
+            return Ok(text);
+        }
+        stored.sort_by_key(|(differences, _, metadata)| (differences.len(), -created(metadata) as i64));
+        let of = if complete { "" } else { "more than " };
+        let _ = writeln!(text, "nearest of {of}{} stored calls of `{}`:", stored.len(), identity.name());
+        for (differences, key, metadata) in stored.iter().take(SHOWN) {
+            let _ = writeln!(text, "- {}…", &key.to_string()[..12]);
+            if differences.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "  differs in what its record does not keep: long arguments, or their layout"
+                );
+            }
+            for difference in differences {
+                let _ = writeln!(text, "  {difference}");
+            }
+            describe_run(&mut text, metadata);
+        }
+        Ok(text)
+    }
+}
+
+/// The call that is asked for, as records describe calls.
+struct Asked<'a> {
+    identity: &'a Identity,
+    layouts: &'a str,
+    arguments: Json,
+    /// `solve(64, nu=0.2)`
+    text: String,
+}
+
+impl<'a> Asked<'a> {
+    fn new(identity: &'a Identity, args: &'a Canonical) -> Asked<'a> {
+        let call = args.bytes().and_then(Call::parse).map(|call| call.to_string());
+        let call = call.unwrap_or_else(|| format!("({} bytes)", args.content().length()));
+        let text = format!("{}{call}", identity.name());
+        Asked { identity, layouts: args.layouts(), arguments: describe_arguments(args), text }
+    }
+
+    /// What of a stored call differs from this one, each in a line.
+    fn differences(&self, stored: &Json) -> Vec<String> {
+        let mut differences = Vec::new();
+        let version = stored["version"].as_str().unwrap_or_default();
+        if version != self.identity.version() {
+            differences.push(format!("version: stored {version:?}, asked {:?}", self.identity.version()));
+        }
+        let none = Vec::new();
+        let dependencies: Vec<(&str, &str)> = stored["dependencies"]
+            .as_array()
+            .unwrap_or(&none)
+            .iter()
+            .filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?)))
+            .collect();
+        let asked: Vec<(&str, &str)> = self
+            .identity
+            .dependencies()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        for (name, value) in dependencies.iter().filter(|pair| !asked.contains(pair)) {
+            differences.push(match asked.iter().find(|(other, _)| other == name) {
+                Some((_, now)) => format!("dependency `{name}`: stored {value:?}, asked {now:?}"),
+                None => format!("dependency `{name}`: stored {value:?}, asked without it"),
+            });
+        }
+        for (name, value) in &asked {
+            if !dependencies.iter().any(|(other, _)| other == name) {
+                differences.push(format!("dependency `{name}`: stored without it, asked {value:?}"));
+            }
+        }
+        let layouts = stored["layout"].as_str().unwrap_or_default();
+        let wanted = if self.identity.has_strict_layout() { self.layouts } else { "" };
+        if layouts != wanted {
+            differences.push(format!("memory layout of the arrays: stored {layouts:?}, asked {wanted:?}"));
+        }
+        compare_arguments(&mut differences, &stored["arguments"], &self.arguments);
+        differences
+    }
+}
+
+fn compare_arguments(differences: &mut Vec<String>, stored: &Json, asked: &Json) {
+    let bytes = |json: &Json, kind: &str| json[kind].as_str().and_then(from_hex);
+    if let (Some(stored), Some(asked)) = (bytes(stored, "cbor"), bytes(asked, "cbor")) {
+        if let (Some(stored), Some(asked)) =
+            (Call::parse_description(&stored), Call::parse_description(&asked))
+        {
+            compare_calls(differences, &stored, &asked);
+        }
+        return;
+    }
+    if let (Some(stored), Some(asked)) = (bytes(stored, "bytes"), bytes(asked, "bytes")) {
+        if stored.len() != asked.len() {
+            differences.push(format!(
+                "argument bytes: stored {} of them, asked {}",
+                stored.len(),
+                asked.len()
+            ));
+        } else if let Some(at) = (0..stored.len()).find(|i| stored[*i] != asked[*i]) {
+            let count = (0..stored.len()).filter(|i| stored[*i] != asked[*i]).count();
+            differences.push(format!(
+                "argument bytes: {count} differ, the first at offset {at}: stored {:02x}, asked {:02x}",
+                stored[at], asked[at]
+            ));
+        }
+        return;
+    }
+    let kind = |json: &Json| {
+        let length = json["length"].as_u64();
+        match length {
+            Some(length) => format!("{length} bytes, too long to be kept"),
+            None if json["cbor"].is_string() => "a list of arguments".to_owned(),
+            None => "ready bytes".to_owned(),
+        }
+    };
+    if stored != asked {
+        differences.push(format!("arguments: stored {}, asked {}", kind(stored), kind(asked)));
+    }
+}
+
+fn compare_calls(differences: &mut Vec<String>, stored: &Call<'_>, asked: &Call<'_>) {
+    compare_lists(differences, "", &stored.positional, &asked.positional);
+    compare_maps(differences, &stored.keywords, &asked.keywords, |name| format!("`{name}`"));
+}
+
+/// Positional arguments, or with a `path` the items of a list in one.
+fn compare_lists(differences: &mut Vec<String>, path: &str, stored: &[Value<'_>], asked: &[Value<'_>]) {
+    let name = |i: usize| if path.is_empty() { (i + 1).to_string() } else { format!("{path}[{i}]") };
+    for i in 0..stored.len().max(asked.len()) {
+        compare_values(differences, &name(i), stored.get(i), asked.get(i));
+    }
+}
+
+fn compare_maps(
+    differences: &mut Vec<String>,
+    stored: &[(&str, Value<'_>)],
+    asked: &[(&str, Value<'_>)],
+    path: impl Fn(&str) -> String,
+) {
+    let find = |map: &[(&str, Value<'_>)], name: &str| map.iter().position(|(other, _)| *other == name);
+    for (name, value) in stored {
+        compare_values(differences, &path(name), Some(value), find(asked, name).map(|i| &asked[i].1));
+    }
+    for (name, value) in asked.iter().filter(|(name, _)| find(stored, name).is_none()) {
+        compare_values(differences, &path(name), None, Some(value));
+    }
+}
+
+fn compare_values(
+    differences: &mut Vec<String>,
+    path: &str,
+    stored: Option<&Value<'_>>,
+    asked: Option<&Value<'_>>,
+) {
+    let say = |what: String| format!("argument {path}: {what}");
+    match (stored, asked) {
+        (Some(stored), Some(asked)) if stored.same(asked) => {}
+        (Some(Value::List(stored)), Some(Value::List(asked))) => {
+            compare_lists(differences, path, stored, asked)
+        }
+        (Some(Value::Map(stored)), Some(Value::Map(asked))) => {
+            compare_maps(differences, stored, asked, |name| format!("{path}[{name:?}]"));
+        }
+        (
+            Some(Value::Array { shape, descr, data }),
+            Some(Value::Array { shape: asked_shape, descr: asked_descr, data: asked_data }),
+        ) => {
+            if descr != asked_descr {
+                let (stored, asked) = (descr.as_str(), asked_descr.as_str());
+                differences.push(say(format!("an array of dtype {stored} is stored, asked {asked}")));
+            }
+            if shape != asked_shape {
+                differences
+                    .push(say(format!("an array of shape {shape:?} is stored, asked {asked_shape:?}")));
+            } else if descr == asked_descr && data != asked_data {
+                differences.push(say(format!("the contents of the array of shape {shape:?} differ")));
+            }
+        }
+        (Some(stored), Some(asked)) => differences.push(say(format!("stored {stored}, asked {asked}"))),
+        (Some(stored), None) => differences.push(say(format!("stored {stored}, asked without it"))),
+        (None, Some(asked)) => differences.push(say(format!("stored without it, asked {asked}"))),
+        (None, None) => {}
+    }
+}
+
+/// What is recorded of the run and is not part of the key.
+fn describe_run(text: &mut String, stored: &Json) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let _ = write!(text, "  not part of the key: stored {} ago", duration(now - created(stored)));
+    let _ = write!(text, ", took {}", duration(stored["compute_seconds"].as_f64().unwrap_or(0.0)));
+    let mut say = |name: &str, stored: Option<&str>, now: &str| {
+        if let Some(stored) = stored {
+            let drift = if stored == now { String::new() } else { format!(" (now {now})") };
+            let _ = write!(text, ", {name} {stored}{drift}");
+        }
+    };
+    say("host", stored["host"].as_str(), &rustix::system::uname().nodename().to_string_lossy());
+    say("npcache", stored["npcache"].as_str(), env!("CARGO_PKG_VERSION"));
+    for (name, value) in stored["notes"].as_object().into_iter().flatten() {
+        let _ = write!(text, ", {name} {}", value.as_str().unwrap_or_default());
+    }
+    text.push('\n');
+}
+
+fn created(stored: &Json) -> f64 {
+    stored["created"].as_f64().unwrap_or(0.0)
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s.max(0.0) * 1e3),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// What an entry says of itself; `None` where there is none, an error where it is damaged.
+fn read_metadata(
+    directory: &Directory,
+    key: &Key,
+    path: &std::ffi::CStr,
+) -> Option<Result<Json, &'static str>> {
+    let file = directory.open_file(path, OFlags::RDONLY).ok()?;
+    let len = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).unwrap_or(0);
+    let read = || {
+        let memory = Memory::map(std::os::fd::AsFd::as_fd(&file), len).map_err(|_| "it cannot be read")?;
+        entry::parse(memory.as_slice(), key)?;
+        serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
+    };
+    Some(read())
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    rest.is_empty().then_some(())?;
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
