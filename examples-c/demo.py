@@ -30,7 +30,7 @@ PROGRAMS = TARGET / "examples-c"
 VENV = TARGET / "venv"
 TABLE = HERE / "data" / "digits.npy"
 
-# A computation takes 2 s alone on a core; eight processes on a busy machine are far below this.
+# A computation takes 3 s alone on a core; eight processes on a busy machine are far below this.
 PATIENCE = 120
 # How long two processes are watched to see that they wait. Those that do not are computing within 20 ms.
 WATCHED = 0.5

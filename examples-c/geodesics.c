@@ -67,19 +67,6 @@ static void neighbour_graph(const struct problem *p, int *square, double *length
     }
 }
 
-/* Paths from one point, of which those through `via` become shorter. */
-static void relax(double *restrict length, int32_t *restrict step, const double *restrict from_via,
-                  double to_via, int32_t step_to_via, int64_t n)
-{
-    for (int64_t j = 0; j < n; j++) {
-        const double through = to_via + from_via[j];
-        if (through < length[j]) {
-            length[j] = through;
-            step[j] = step_to_via;
-        }
-    }
-}
-
 static int32_t geodesics(void *user_data, const void *args, size_t args_len, npcache_output *out)
 {
     const struct problem *p = args;
@@ -95,9 +82,13 @@ static int32_t geodesics(void *user_data, const void *args, size_t args_len, npc
         neighbour_graph(p, square, length, step);
         for (int64_t via = 0; via < n; via++)
             for (int64_t i = 0; i < n; i++)
-                if (i != via && step[i * n + via] != -1) /* i == via changes nothing, and would alias */
-                    relax(length + i * n, step + i * n, length + via * n, length[i * n + via],
-                          step[i * n + via], n);
+                for (int64_t j = 0; j < n; j++) {
+                    const double through = length[i * n + via] + length[via * n + j];
+                    if (through < length[i * n + j]) {
+                        length[i * n + j] = through;
+                        step[i * n + j] = step[i * n + via];
+                    }
+                }
     }
     free(square);
     return npcache_output_commit(out); /* reports whatever failed above */

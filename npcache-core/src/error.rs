@@ -101,7 +101,7 @@ pub enum Unstored {
     ReadOnlyMode,
     /// The directory or its file system does not let this process write.
     NotWritable,
-    /// The disk is full, or a quota is.
+    /// The disk is full, or a quota is, or the process may not write so large a file.
     DiskFull,
     /// The directory was removed while it was open.
     Removed,

@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::ThreadId;
 use std::time::Instant;
+
+use rustix::thread::{Pid, gettid};
 
 use crate::buffer::Buffer;
 use crate::fork::epoch;
@@ -23,7 +24,8 @@ pub(crate) struct Flights {
 }
 
 struct Flight {
-    leader: ThreadId,
+    /// The thread that began it.
+    leader: Pid,
     progress: Mutex<Progress>,
     ended: Condvar,
 }
@@ -55,7 +57,7 @@ impl Flights {
         generation: Generation,
         deadline: Option<Instant>,
     ) -> Joined {
-        let me = std::thread::current().id();
+        let me = gettid();
         let flight = {
             let mut flying = lock(&state.flights.flying);
             match flying.get(&(*key, generation)) {

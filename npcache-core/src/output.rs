@@ -266,9 +266,11 @@ impl Output {
         self.complaint = Some(message.to_owned());
     }
 
-    /// The error of a function that returned `code` for failure.
+    /// The error of a function that returned `code` for failure: with what it said by [`Output::fail`], else with the
+    /// first error that a call on this output had, which is likely why it failed.
     pub fn function_error(&mut self, code: i32) -> Error {
-        let message = self.complaint.take().unwrap_or_default();
+        let cause = self.error.take().map(|e| e.to_string());
+        let message = self.complaint.take().or(cause).unwrap_or_default();
         Error::Function { name: self.task.identity.name().to_owned(), code, message, source: None }
     }
 
@@ -279,11 +281,11 @@ impl Output {
     /// Where the result is not whole; the next caller that waits computes it then. That the result could not be stored
     /// is no error: [`Buffer::stored`] tells.
     pub fn end(mut self) -> Result<Buffer> {
+        if self.complaint.is_some() {
+            return Err(self.function_error(0));
+        }
         if let Some(e) = self.error.take() {
             return Err(e);
-        }
-        if self.complaint.is_some() {
-            return Err(self.function_error(1));
         }
         if !self.committed {
             return Err(Error::NotCommitted(self.task.identity.name().to_owned()));

@@ -23,7 +23,7 @@ use crate::error::Unstored;
 use crate::flight::Flights;
 use crate::fork::{LockFile, PerProcess};
 use crate::key::Key;
-use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, retry};
+use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, below_size_limit, retry};
 
 /// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
 /// it below the largest file offset.
@@ -55,6 +55,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What all handles of this process on one directory share.
 pub(crate) struct State {
     pub(crate) directory: Arc<Directory>,
+    identity: (u64, u64),
     /// Why not, where the directory cannot be written: nothing is shared between processes then.
     locks: Result<Locks, Unstored>,
     /// When `locks` failed for want of something that may be had later.
@@ -72,22 +73,19 @@ pub(crate) struct State {
 impl State {
     /// The one State of this process for `directory`.
     pub(crate) fn of(directory: Arc<Directory>, writable: bool) -> Arc<State> {
-        type Registry = Mutex<HashMap<(u64, u64), Weak<State>>>;
-        static REGISTRY: PerProcess<Registry> = PerProcess::new();
-        let mut registry = lock(REGISTRY.get(|_| true, Registry::default));
-        registry.retain(|_, state| state.strong_count() > 0);
+        static REGISTRY: PerProcess<Mutex<Vec<Weak<State>>>> = PerProcess::new();
+        let mut registry = lock(REGISTRY.get(|_| true, Mutex::default));
+        registry.retain(|state| state.strong_count() > 0);
         let identity = directory.identity();
-        if let Some(state) =
-            registry.get(&identity).and_then(Weak::upgrade).filter(|state| state.is_current())
-        {
+        let known = registry.iter().filter_map(Weak::upgrade).find(|state| {
             // One opened to read does not have what a writer needs.
-            if state.locks.is_ok() || !writable {
-                return state;
-            }
-        }
-        let state = Arc::new(State::open(directory, writable));
-        registry.insert(identity, Arc::downgrade(&state));
-        state
+            state.is_current() && state.identity == identity && (state.locks.is_ok() || !writable)
+        });
+        known.unwrap_or_else(|| {
+            let state = Arc::new(State::open(directory, writable));
+            registry.push(Arc::downgrade(&state));
+            state
+        })
     }
 
     fn open(directory: Arc<Directory>, writable: bool) -> State {
@@ -102,6 +100,7 @@ impl State {
         }
         let failed = matches!(locks, Err(Unstored::DiskFull | Unstored::Io)).then(Instant::now);
         State {
+            identity: directory.identity(),
             directory,
             locks,
             failed,
@@ -411,11 +410,8 @@ impl Page {
         let file = directory.open_file(name, flags).ok()?;
         if writable {
             // Blocks first: storing to a mapped hole of a full disk is a SIGBUS.
-            let allocated =
-                retry(|| fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64));
-            if !matches!(allocated, Ok(())) {
-                return None;
-            }
+            let allocate = || fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64);
+            below_size_limit(PAGE_LEN as u64).and_then(|()| retry(allocate)).ok()?;
         }
         if fstat(&file).ok()?.st_size < PAGE_LEN as i64 {
             return None;

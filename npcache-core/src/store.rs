@@ -24,6 +24,7 @@ use rustix::fs::{
     linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::entry::{FORMAT, Origin};
 use crate::error::{Error, Result, Unstored};
@@ -523,6 +524,7 @@ fn temporary_name() -> CString {
 
 /// Writes all the pieces, however many calls it takes.
 pub(crate) fn write_all(file: &OwnedFd, pieces: &mut [IoSlice<'_>]) -> rustix::io::Result<()> {
+    below_size_limit(pieces.iter().map(|piece| piece.len() as u64).sum())?;
     let mut rest = pieces;
     IoSlice::advance_slices(&mut rest, 0); // leading empty ones
     while !rest.is_empty() {
@@ -534,6 +536,15 @@ pub(crate) fn write_all(file: &OwnedFd, pieces: &mut [IoSlice<'_>]) -> rustix::i
         IoSlice::advance_slices(&mut rest, n);
     }
     Ok(())
+}
+
+/// Whether this process may write a file of that length. Past its limit a write is not an error but a signal, which
+/// kills who does not expect it.
+pub(crate) fn below_size_limit(len: u64) -> rustix::io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if len > limit => Err(Errno::FBIG),
+        _ => Ok(()),
+    }
 }
 
 /// Calls again what a signal interrupted.
@@ -549,7 +560,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
 impl From<Errno> for Unstored {
     fn from(e: Errno) -> Unstored {
         match e {
-            Errno::NOSPC | Errno::DQUOT => Unstored::DiskFull,
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Unstored::DiskFull,
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Unstored::NotWritable,
             Errno::NOENT => Unstored::Removed,
             _ => Unstored::Io,
