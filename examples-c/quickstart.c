@@ -13,7 +13,7 @@ static int32_t zeta(void *user_data, const void *args, size_t args_len, npcache_
     fprintf(user_data, "computing, from %zu bytes of arguments\n", args_len);
     for (int s = 2; value && s < shape[0]; s++)
         for (int64_t n = *terms; n > 0; n--)
-            value[s] += pow((double)n, -s);
+            value[s] += pow(n, -s);
     return npcache_output_commit(out); /* says so where the allocation failed */
 }
 

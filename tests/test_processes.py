@@ -28,18 +28,21 @@ TESTS = Path(__file__).resolve().parent
 # A test that waits longer for a child hangs.
 PATIENCE = 30
 
-KNOWN_NAMES = re.compile(
-    rb"CACHEDIR\.TAG|\.npcache-format|\.npcache|\.npcache/lock|\.npcache/tmp|\.npcache/state-[0-9a-f]{32}-[0-9]+"
-    rb"|[^./][^/]*|[^./][^/]*/[0-9a-f]{2}|[^./][^/]*/([0-9a-f]{2})/\1?[0-9a-f]{62,64}\.npy"
+DIRECTORIES = re.compile(rb"\.npcache|\.npcache/tmp|[^./][^/]*|[^./][^/]*/[0-9a-f]{2}")
+FILES = re.compile(
+    rb"CACHEDIR\.TAG|\.npcache-format|\.npcache/lock|\.npcache/state-[0-9a-f]{32}-[0-9]+"
+    rb"|[^./][^/]*/([0-9a-f]{2})/\1[0-9a-f]{62}\.npy"
 )
 
 
 def assert_nothing_unknown(path):
     """Every file below the cache directory is an entry or one of the few others: no temporary is left."""
-    for directory, directories, files in os.walk(os.fsencode(path)):
-        for name in directories + files:
-            name = os.path.relpath(os.path.join(directory, name), os.fsencode(path))
-            assert KNOWN_NAMES.fullmatch(name), f"{name} is left in the cache directory"
+    path = os.fsencode(path)
+    for directory, directories, files in os.walk(path):
+        for names, known in (directories, DIRECTORIES), (files, FILES):
+            for name in names:
+                name = os.path.relpath(os.path.join(directory, name), path)
+                assert known.fullmatch(name), f"{name} is left in the cache directory"
 
 
 def numbers(key):
@@ -253,6 +256,7 @@ def test_two_hundred_kills_leave_only_whole_entries(workers, record_property):
             cache.clear()
         workers.counts.write_bytes(b"")
     record_property("entries", entries)
+    print(f"{killed_in_work} of 200 writers killed in their work; {entries} entries found, all whole")
     assert killed_in_work > 190 and entries > 2000, (killed_in_work, entries)
 
 
@@ -394,25 +398,22 @@ def test_each_waiting_thread_waits_lock_timeout_once(cache_path):
         output = cache.begin("held", "1")
 
         def wait():
-            began = time.monotonic()
-            cache.call("held", "1", b"", lambda: time.sleep(0.2) or np.arange(3))
-            return time.monotonic() - began
+            began, waited = time.monotonic(), []
+
+            def compute():
+                waited.append(time.monotonic() - began)
+                time.sleep(2)
+                return np.arange(3)
+
+            cache.call("held", "1", b"", compute)
+            return waited[0]
 
         threads = []
         for _ in range(4):
             threads.append(in_thread(wait))
             time.sleep(0.02)
         seconds = [thread() for thread in threads]
-        assert 0.5 <= min(seconds) and max(seconds) < 1.2, seconds
-        output.abandon()
-
-
-def test_a_wait_does_not_count_for_another_caller(cache_path):
-    with Cache(cache_path, lock_timeout=0.6) as cache:
-        output = cache.begin("held", "1")
-        wait = in_thread(lambda: cache.begin("held", "1", wait_ms=500))
-        assert wait() is None
-        assert in_thread(lambda: cache.begin("held", "1", wait_ms=0) is None)()
+        assert 0.4 <= min(seconds) and max(seconds) < 0.9, seconds
         output.abandon()
 
 

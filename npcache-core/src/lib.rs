@@ -35,3 +35,8 @@ pub use key::{Identity, Key};
 pub use npy::MAX_NDIM;
 pub use options::{Mode, Options, Sharing, Verify};
 pub use output::Output;
+
+/// The README's example in Rust, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
