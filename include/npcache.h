@@ -145,6 +145,11 @@
 #define NPCACHE_ORIGIN_SHARED 4
 
 /**
+ * In the flags of a view: its data may be written to. See npcache_buffer_writable.
+ */
+#define NPCACHE_WRITABLE 2
+
+/**
  * An open cache. It can be used from any thread, and after fork() in the child.
  */
 typedef struct npcache npcache;
@@ -240,7 +245,7 @@ typedef struct {
      */
     int64_t itemsize;
     /**
-     * NPCACHE_ORDER_C or NPCACHE_ORDER_F.
+     * NPCACHE_ORDER_C or NPCACHE_ORDER_F; with NPCACHE_WRITABLE where `data` may be written to.
      */
     uint32_t flags;
 } npcache_view;
@@ -294,6 +299,11 @@ typedef struct {
  * Not stored: another fault of the file system.
  */
 #define NPCACHE_UNSTORED_IO 9
+
+/**
+ * Not stored, but kept in memory: computing it took less than the option min_compute_ms.
+ */
+#define NPCACHE_UNSTORED_CHEAP 10
 
 /**
  * An argument is NULL, out of range, not UTF-8, or unknown; the message says which.
@@ -406,9 +416,12 @@ npcache_options *npcache_options_new(void);
  *   process), or `off`: for functions that end in a barrier between their callers;
  * - `verify`: when the data of a stored result over 256 KiB is verified, `auto` (default: once in a process, and
  *   not where the file is known to be as it was written during this boot of the machine), `always` or `never`.
- *   Smaller ones always are.
+ *   Smaller ones always are;
+ * - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
+ *   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
+ * - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default.
  *
- * In a run, the environment variable NPCACHE_MODE, NPCACHE_LOCK_TIMEOUT, NPCACHE_FLIGHT or NPCACHE_VERIFY overrides it.
+ * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *
  * NPCACHE_ERR_ARGUMENT: there is no such option, or it takes no such value.
  *
@@ -696,6 +709,26 @@ npcache_buffer *npcache_buffer_retain(const npcache_buffer *buffer);
 void npcache_buffer_release(npcache_buffer *buffer);
 
 /**
+ * A result of which only the caller has the memory, to write to: changes reach neither the cache nor anybody else. A
+ * large stored result is mapped once more, and only the pages that are written to are copied. The flags of its views
+ * have NPCACHE_WRITABLE, which says that `data` may be cast to a pointer to non-const.
+ *
+ * - `out`: the new result; release it with npcache_buffer_release. `buffer` stays as it is.
+ *
+ * The caller sees to it that: `buffer` is NULL or not released; `out` and `err` are NULL or writable.
+ */
+npcache_status npcache_buffer_writable(const npcache_buffer *buffer,
+                                       npcache_buffer **out,
+                                       npcache_error **err);
+
+/**
+ * How long computing the result took, in seconds: what a hit saved. 0 for NULL.
+ *
+ * The caller sees to it that: `buffer` is NULL or not released.
+ */
+double npcache_buffer_seconds(const npcache_buffer *buffer);
+
+/**
  * Describes a function whose calls are cached.
  *
  * - `name`: 1 to 4,096 bytes.
@@ -780,6 +813,29 @@ npcache_status npcache_begin(npcache_function *function,
                              npcache_buffer **hit,
                              npcache_output **todo,
                              npcache_error **err);
+
+/**
+ * The stored result of a call, if there is one: never computes, never waits.
+ *
+ * - `args`: NULL for none.
+ * - `hit`: the result, to be released with npcache_buffer_release; NULL where it is not stored, which is no error.
+ *
+ * The caller sees to it that: Pointers are NULL or valid.
+ */
+npcache_status npcache_lookup(npcache_function *function,
+                              const npcache_args *args,
+                              npcache_buffer **hit,
+                              npcache_error **err);
+
+/**
+ * Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile return
+ * their results unstored.
+ *
+ * The caller sees to it that: Pointers are NULL or valid.
+ */
+npcache_status npcache_forget(npcache_function *function,
+                              const npcache_args *args,
+                              npcache_error **err);
 
 /**
  * Says in words whether a call is stored, and if not, which stored calls of the function come nearest and what exactly

@@ -14,6 +14,8 @@ BUILT = ROOT / "target" / "tests"
 # A run of the tests is not to be changed by how its user runs npcache.
 for variable in [name for name in os.environ if name.startswith("NPCACHE_")]:
     del os.environ[variable]
+# Most tests are about what is on disk, and ask for it in the process that put it there; those about memory say so.
+os.environ["NPCACHE_MEMORY_BYTES"] = "0"
 
 
 def compile_program(source, std="c99", flags=(), name=None, libraries=("-lnpcache",)):

@@ -1,6 +1,6 @@
 //! A result: one or several arrays, read-only, shared by whoever asked for it.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::{ViewElement, WritableElement};
 
-use crate::entry::Array;
+use crate::entry::{self, Array};
 use crate::error::{Error, Result, Unstored};
 use crate::map::Memory;
 
@@ -30,7 +30,11 @@ pub enum Origin {
 /// The result of a call. A handle: cloning it is cheap, and the arrays live as long as one handle does, whatever
 /// happens to the cache or the file meanwhile.
 #[derive(Clone)]
-pub struct Buffer {
+pub struct Buffer(Arc<Handle>);
+
+/// Two counts: of the handles with one origin, so that the memory table can hand out its own without allocating, and of
+/// those on one result.
+struct Handle {
     contents: Arc<Contents>,
     origin: Origin,
 }
@@ -41,27 +45,113 @@ struct Contents {
     /// Its entry's file, if it has one.
     path: Option<CString>,
     stored: Result<(), Unstored>,
+    /// Of a computed result; a stored one has it in its metadata.
+    compute_seconds: Option<f64>,
+    writable: bool,
 }
 
 impl Buffer {
-    pub(crate) fn new(
+    /// A result that this process computed.
+    pub(crate) fn computed(
         arrays: Vec<Array>,
         blocks: Vec<Memory>,
         path: Option<CString>,
         stored: Result<(), Unstored>,
-        origin: Origin,
+        compute_seconds: f64,
     ) -> Buffer {
-        Buffer { contents: Arc::new(Contents { arrays, blocks, path, stored }), origin }
+        let compute_seconds = Some(compute_seconds);
+        let contents = Contents { arrays, blocks, path, stored, compute_seconds, writable: false };
+        Buffer::of(contents, Origin::Computed)
+    }
+
+    /// A result that was found in a file, which `block` holds whole.
+    pub(crate) fn loaded(arrays: Vec<Array>, block: Memory, path: CString) -> Buffer {
+        let contents = Contents {
+            arrays,
+            blocks: vec![block],
+            path: Some(path),
+            stored: Ok(()),
+            compute_seconds: None,
+            writable: false,
+        };
+        Buffer::of(contents, Origin::Disk)
+    }
+
+    fn of(contents: Contents, origin: Origin) -> Buffer {
+        Buffer(Arc::new(Handle { contents: Arc::new(contents), origin }))
     }
 
     /// The same result, as another caller gets it.
     pub(crate) fn with_origin(&self, origin: Origin) -> Buffer {
-        Buffer { contents: self.contents.clone(), origin }
+        Buffer(Arc::new(Handle { contents: self.0.contents.clone(), origin }))
+    }
+
+    fn contents(&self) -> &Contents {
+        &self.0.contents
+    }
+
+    /// The bytes of memory, or of a mapped file, that the result keeps.
+    pub(crate) fn memory(&self) -> u64 {
+        self.contents().blocks.iter().map(|block| block.as_slice().len() as u64).sum()
+    }
+
+    /// A copy of the result that only its caller has, to write to: changes of it reach neither the cache nor anybody
+    /// else. A large stored result is mapped once more, and only the pages that are written to are copied.
+    ///
+    /// Its elements are those from [`Buffer::bytes`] on; the one who asked for the copy may write to them through a raw
+    /// pointer.
+    pub fn to_writable(&self) -> Result<Buffer> {
+        let contents = self.contents();
+        let mapped = contents.path.as_ref().filter(|_| contents.blocks.len() == 1);
+        let remapped = mapped.and_then(|path| contents.blocks[0].map_again(path));
+        let blocks = match remapped {
+            Some(block) => vec![block],
+            None => contents.blocks.iter().map(Memory::to_owned).collect::<Result<_>>()?,
+        };
+        let contents = Contents {
+            arrays: contents.arrays.clone(),
+            blocks,
+            path: contents.path.clone(),
+            stored: contents.stored,
+            compute_seconds: Some(self.compute_seconds()),
+            writable: true,
+        };
+        Ok(Buffer::of(contents, self.origin()))
+    }
+
+    /// Whether it was made by [`Buffer::to_writable`].
+    pub fn is_writable(&self) -> bool {
+        self.contents().writable
+    }
+
+    /// How long computing it took, in seconds.
+    pub fn compute_seconds(&self) -> f64 {
+        self.contents().compute_seconds.unwrap_or_else(|| {
+            let metadata =
+                self.contents().blocks.first().and_then(|file| entry::metadata(file.as_slice()).ok());
+            let metadata = metadata.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok());
+            metadata.and_then(|metadata| metadata["compute_seconds"].as_f64()).unwrap_or(0.0)
+        })
+    }
+
+    /// The handle as a pointer, for other languages. [`Buffer::from_raw`] takes it back.
+    pub fn into_raw(self) -> *const c_void {
+        Arc::into_raw(self.0).cast()
+    }
+
+    /// The handle that [`Buffer::into_raw`] made this pointer from.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is from `into_raw`, and the handle that it stands for was not taken back yet.
+    pub unsafe fn from_raw(raw: *const c_void) -> Buffer {
+        // SAFETY: the caller's promise.
+        Buffer(unsafe { Arc::from_raw(raw.cast()) })
     }
 
     /// What its arrays are, in the order in which the function made them.
     pub fn arrays(&self) -> &[Array] {
-        &self.contents.arrays
+        &self.contents().arrays
     }
 
     /// The elements of the `i`th array, in the order in which they lie in memory; aligned to 64 bytes.
@@ -70,8 +160,8 @@ impl Buffer {
     ///
     /// Where there is no `i`th array.
     pub fn bytes(&self, i: usize) -> &[u8] {
-        let array = &self.contents.arrays[i];
-        &self.contents.blocks[array.block].as_slice()[array.offset..][..array.len]
+        let array = &self.contents().arrays[i];
+        &self.contents().blocks[array.block].as_slice()[array.offset..][..array.len]
     }
 
     /// The `i`th array, of elements of type `A`.
@@ -89,8 +179,8 @@ impl Buffer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn view<A: ViewElement + WritableElement>(&self, i: usize) -> Result<ArrayViewD<'_, A>> {
-        let array = self.contents.arrays.get(i).ok_or_else(|| {
-            Error::Argument(format!("array {i} of a result that has {}", self.contents.arrays.len()))
+        let array = self.contents().arrays.get(i).ok_or_else(|| {
+            Error::Argument(format!("array {i} of a result that has {}", self.contents().arrays.len()))
         })?;
         let descriptor = A::type_descriptor();
         let wanted = descriptor.as_string().map_or("another type", String::as_str);
@@ -108,12 +198,12 @@ impl Buffer {
 
     /// Where this result came from.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.0.origin
     }
 
     /// Whether the cache has it, or why not.
     pub fn stored(&self) -> Result<(), Unstored> {
-        self.contents.stored
+        self.contents().stored
     }
 
     /// The file of its entry, an `.npy` that numpy reads. It may be gone by the time that it is opened.
@@ -123,14 +213,14 @@ impl Buffer {
 
     /// The same, as C reads it.
     pub fn c_path(&self) -> Option<&CStr> {
-        self.contents.path.as_deref()
+        self.contents().path.as_deref()
     }
 }
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("Buffer");
-        debug.field("arrays", &self.contents.arrays).field("origin", &self.origin);
-        debug.field("stored", &self.contents.stored).field("path", &self.path()).finish()
+        debug.field("arrays", &self.contents().arrays).field("origin", &self.origin());
+        debug.field("stored", &self.contents().stored).field("path", &self.path()).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! A call: look on disk, else one caller computes and publishes.
+//! A call: look in memory, look on disk, else one caller computes and publishes.
 
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
@@ -20,9 +20,10 @@ use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
 use crate::map::Memory;
+use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
 use crate::output::{Output, Place, Task};
-use crate::state::{POLL, Slot, State, TryLock};
+use crate::state::{Generation, POLL, Slot, State, TryLock};
 use crate::store::{Directory, entry_path, function_directory, retry};
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
@@ -86,10 +87,9 @@ impl Cache {
     pub(crate) fn with_options(path: Option<&Path>, options: Options) -> Result<Cache> {
         let root = match path {
             Some(path) if options.mode != Mode::Off => {
-                let writable = options.mode != Mode::ReadOnly;
-                let directory = Arc::new(Directory::open(path, writable)?);
+                let directory = Arc::new(Directory::open(path, options.mode != Mode::ReadOnly)?);
                 let root = Root { directory, state: PerProcess::new() };
-                root.state(writable);
+                root.state(&options);
                 Some(root)
             }
             _ => None,
@@ -135,7 +135,7 @@ impl Cache {
     ///     })
     /// };
     /// assert_eq!(squares(4)?.view::<f64>(0)?.sum(), 14.0);
-    /// assert_eq!(squares(4)?.origin(), Origin::Disk);
+    /// assert_eq!(squares(4)?.origin(), Origin::Memory);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn call<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
@@ -146,6 +146,25 @@ impl Cache {
         compute: impl FnOnce(&mut Output) -> Result<(), E>,
     ) -> Result<Buffer> {
         self.function(name, version)?.call(&Canonical::from_bytes(args.as_ref()), compute)
+    }
+
+    /// The result of a call of the function called `name` with a version text, if it is in this process's memory: what
+    /// [`Cache::call`] would find first, at the price of a look-up in a hash map.
+    pub fn recall(&self, name: &str, version: &str, args: &[u8]) -> Option<Buffer> {
+        if args.len() > MAX_ARGUMENTS {
+            return None;
+        }
+        let args = Arguments::Bytes(args);
+        self.look_in_memory(&Asked { name, version, dependencies: &[], layouts: None, args })
+    }
+
+    fn look_in_memory(&self, asked: &Asked<'_>) -> Option<Buffer> {
+        let (root, options) = (self.inner.root.as_ref()?, &self.inner.options);
+        if options.mode == Mode::Refresh {
+            return None;
+        }
+        let state = root.state(options);
+        state.memory.as_ref()?.get(asked, |slot| state.generation(slot))
     }
 
     /// Removes all entries. What was computed before this returns, or is being computed, here or in any other
@@ -182,7 +201,7 @@ impl Cache {
         if self.inner.options.mode == Mode::ReadOnly {
             return Err(Error::Argument("a cache opened with mode=readonly is not cleared".to_owned()));
         }
-        let state = root.state(true);
+        let state = root.state(&self.inner.options);
         let slot = function.map_or(Slot::ALL, Slot::of);
         let function = function.map(|name| CString::new(name).expect("a directory's name"));
         let raise = || {
@@ -200,8 +219,9 @@ impl Cache {
 
 impl Root {
     /// What the handles of this process share; made anew in a child of `fork`, and when the lock file is gone.
-    fn state(&self, writable: bool) -> &Arc<State> {
-        self.state.get(|state| state.is_current(), || State::of(self.directory.clone(), writable))
+    fn state(&self, options: &Options) -> &Arc<State> {
+        let make = || State::of(self.directory.clone(), options.mode != Mode::ReadOnly, options.memory);
+        self.state.get(|state| state.is_current(), make)
     }
 }
 
@@ -315,6 +335,48 @@ impl Function {
         }
     }
 
+    /// The stored result of a call, if there is one. Never computes and never waits.
+    pub fn lookup(&self, args: &Canonical) -> Option<Buffer> {
+        let cache = &self.cache;
+        let key = Key::new(&self.identity, args);
+        let asked = ask(&self.identity, args).unwrap_or_else(|| ask_by_key(&self.identity, args, &key));
+        cache.look_in_memory(&asked).or_else(|| {
+            let root = cache.inner.root.as_ref()?;
+            let options = &cache.inner.options;
+            let wait = Wait::AtMost(Duration::ZERO);
+            let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
+            match call.look_on_disk(root.state(options), &call.path()) {
+                Found::Hit(buffer) => Some(buffer),
+                Found::Nothing | Found::Bad => None,
+            }
+        })
+    }
+
+    /// Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile
+    /// return their results unstored.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be written.
+    pub fn forget(&self, args: &Canonical) -> Result<()> {
+        let Some(root) = &self.cache.inner.root else { return Ok(()) };
+        if self.cache.inner.options.mode == Mode::ReadOnly {
+            return Err(Error::Argument(
+                "nothing is removed from a cache opened with mode=readonly".to_owned(),
+            ));
+        }
+        let key = Key::new(&self.identity, args);
+        let state = root.state(&self.cache.inner.options);
+        state
+            .directory
+            .unlink(&entry_path(&self.directory, &key))
+            .map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?;
+        // Other processes remember it as well, and are told only of clears.
+        state
+            .raise_generation(self.slot, self.cache.inner.options.lock_timeout)
+            .map_err(|e| Error::io("lock .npcache/lock to forget a call", root.directory.path(), e))
+    }
+
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
@@ -326,8 +388,17 @@ impl Function {
             return Ok(Begun::Todo(Output::new(task(Err(Unstored::NoDirectory)))));
         };
         let options = &self.cache.inner.options;
+        let asked = ask(&self.identity, args);
+        if let Some(buffer) = asked.and_then(|asked| self.cache.look_in_memory(&asked)) {
+            return Ok(Begun::Hit(buffer));
+        }
         let key = Key::new(&self.identity, args);
-        let call = Call { function: self, root, key, options, wait, began: Instant::now() };
+        if args.bytes().is_none_or(|bytes| bytes.len() > MAX_ARGUMENTS)
+            && let Some(buffer) = self.cache.look_in_memory(&ask_by_key(&self.identity, args, &key))
+        {
+            return Ok(Begun::Hit(buffer));
+        }
+        let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
         match call.begin() {
             Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
             Step::Busy => Ok(Begun::Busy),
@@ -340,10 +411,48 @@ impl Function {
     }
 }
 
+/// A call as the memory table knows it, by its argument bytes; `None` where these are too long.
+fn ask<'a>(identity: &'a Identity, args: &'a Canonical) -> Option<Asked<'a>> {
+    let bytes = args.bytes().filter(|bytes| bytes.len() <= MAX_ARGUMENTS)?;
+    Some(Asked { args: Arguments::Bytes(bytes), ..ask_without(identity, args) })
+}
+
+/// The same by its key, where the argument bytes are too long.
+fn ask_by_key<'a>(identity: &'a Identity, args: &'a Canonical, key: &'a Key) -> Asked<'a> {
+    Asked { args: Arguments::Key(key.as_bytes()), ..ask_without(identity, args) }
+}
+
+fn ask_without<'a>(identity: &'a Identity, args: &'a Canonical) -> Asked<'a> {
+    Asked {
+        name: identity.name(),
+        version: identity.version(),
+        dependencies: identity.dependencies(),
+        layouts: identity.has_strict_layout().then(|| args.layouts()),
+        args: Arguments::Bytes(&[]),
+    }
+}
+
+/// Keeps a result in memory for calls that come again.
+pub(crate) fn remember(
+    state: &State,
+    generation: Generation,
+    slot: Slot,
+    identity: &Arc<Identity>,
+    args: &Canonical,
+    key: &Key,
+    buffer: &Buffer,
+) {
+    if let Some(memory) = &state.memory {
+        let asked = ask(identity, args).unwrap_or_else(|| ask_by_key(identity, args, key));
+        memory.put(&asked, identity, buffer.with_origin(Origin::Memory), generation, slot);
+    }
+}
+
 /// One call that begins.
 struct Call<'a> {
     function: &'a Function,
     root: &'a Root,
+    args: &'a Canonical,
     key: Key,
     options: &'a Options,
     wait: Wait,
@@ -367,12 +476,22 @@ enum Found {
 impl Call<'_> {
     fn begin(&self) -> Step {
         loop {
-            let state = self.root.state(self.options.mode != Mode::ReadOnly);
+            let state = self.root.state(self.options);
             let generation = state.generation(self.function.slot);
             let path = self.path();
             match self.look_on_disk(state, &path) {
                 Found::Hit(buffer) => {
                     state.forget_wait(&self.key);
+                    let function = self.function;
+                    remember(
+                        state,
+                        generation,
+                        function.slot,
+                        &function.identity,
+                        self.args,
+                        &self.key,
+                        &buffer,
+                    );
                     return Step::Hit(buffer);
                 }
                 Found::Nothing | Found::Bad => {}
@@ -420,6 +539,7 @@ impl Call<'_> {
                 path,
                 below_root: self.below_root(),
                 replace,
+                min_compute: self.options.min_compute,
                 epoch: epoch(),
             };
             return Step::Compute(place, seat);
@@ -501,9 +621,7 @@ impl Call<'_> {
             Err(_) => return Found::Nothing,
         };
         match self.load(state, &file) {
-            Ok(Some((arrays, memory))) => {
-                Found::Hit(Buffer::new(arrays, vec![memory], Some(path.clone()), Ok(()), Origin::Disk))
-            }
+            Ok(Some((arrays, memory))) => Found::Hit(Buffer::loaded(arrays, memory, path.clone())),
             Ok(None) => Found::Bad,
             Err(Errno::ISDIR) => Found::Bad,
             Err(_) => Found::Nothing,
@@ -546,7 +664,7 @@ impl Call<'_> {
             return Ok(self.check(memory));
         }
 
-        let memory = Memory::map(file.as_fd(), len)?;
+        let memory = Memory::map(file.as_fd(), &stat)?;
         let Ok(parsed) = entry::parse(memory.as_slice(), &self.key) else { return Ok(None) };
         let mtime = stat.st_mtime as i64 * 1_000_000_000 + stat.st_mtime_nsec as i64;
         let found = entry::Origin { inode: stat.st_ino, mtime, boot: crate::state::boot_id() };

@@ -111,4 +111,6 @@ pub enum Unstored {
     Forked,
     /// Any other fault of the file system.
     Io,
+    /// It took less than the option `min_compute_ms`: it is kept in memory only.
+    Cheap,
 }

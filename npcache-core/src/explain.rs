@@ -296,9 +296,9 @@ fn read_metadata(
     path: &std::ffi::CStr,
 ) -> Option<Result<Json, &'static str>> {
     let file = directory.open_file(path, OFlags::RDONLY).ok()?;
-    let len = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).unwrap_or(0);
+    let stat = rustix::fs::fstat(&file).ok()?;
     let read = || {
-        let memory = Memory::map(std::os::fd::AsFd::as_fd(&file), len).map_err(|_| "it cannot be read")?;
+        let memory = Memory::map(std::os::fd::AsFd::as_fd(&file), &stat).map_err(|_| "it cannot be read")?;
         entry::parse(memory.as_slice(), key)?;
         serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
     };

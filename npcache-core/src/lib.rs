@@ -17,6 +17,7 @@ mod flight;
 mod fork;
 mod key;
 mod map;
+mod memory;
 mod npy;
 mod options;
 mod output;

@@ -5,9 +5,11 @@
 //! is an entry, which npcache never modifies in place once it has a name.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
+use rustix::fs::{Mode, OFlags, Stat, fstat};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
@@ -25,6 +27,11 @@ const HUGE_PAGES_FROM: usize = 4 << 20;
 enum Kind {
     Allocated(Layout),
     Mapped,
+    /// Mapped from an entry, to be read.
+    File {
+        device: u64,
+        inode: u64,
+    },
     /// No byte at all; the pointer dangles, aligned.
     Empty,
 }
@@ -71,12 +78,36 @@ impl Memory {
         Ok(Memory { start, len, kind: Kind::Allocated(layout) })
     }
 
-    /// The first `len` bytes of `file`, to read. The file is not to be shortened while it is mapped.
-    pub(crate) fn map(file: BorrowedFd<'_>, len: usize) -> rustix::io::Result<Memory> {
+    /// A whole file, to read: `stat` is its own. The file is not to be shortened while it is mapped.
+    pub(crate) fn map(file: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<Memory> {
+        let len = usize::try_from(stat.st_size).unwrap_or(0);
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
-        Ok(Memory { start, len, kind: Kind::Mapped })
+        Ok(Memory { start, len, kind: Kind::File { device: stat.st_dev, inode: stat.st_ino } })
+    }
+
+    /// A copy.
+    pub(crate) fn to_owned(&self) -> Result<Memory> {
+        let mut copy = Memory::zeroed(self.len)?;
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        Ok(copy)
+    }
+
+    /// The same file as this mapping of one, mapped privately to be written to; `None` where this is none, or the file
+    /// at `path` is another by now.
+    pub(crate) fn map_again(&self, path: &CStr) -> Option<Memory> {
+        let Kind::File { device, inode } = self.kind else { return None };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let stat = fstat(&file).ok()?;
+        if (stat.st_dev, stat.st_ino, stat.st_size) != (device, inode, self.len as i64) {
+            return None;
+        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+        let start = unsafe { mmap(std::ptr::null_mut(), self.len, protection, MapFlags::PRIVATE, &file, 0) };
+        Some(Memory { start: NonNull::new(start.ok()?.cast())?, len: self.len, kind: Kind::Mapped })
     }
 
     /// The bytes.
@@ -98,7 +129,7 @@ impl Drop for Memory {
         match self.kind {
             // SAFETY: allocated with this very layout.
             Kind::Allocated(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
-            Kind::Mapped => {
+            Kind::Mapped | Kind::File { .. } => {
                 // SAFETY: the whole range was mapped by this value, and no borrow of it is left.
                 let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
             }

@@ -68,6 +68,8 @@ pub struct Options {
     pub(crate) lock_timeout: Duration,
     pub(crate) flight: Sharing,
     pub(crate) verify: Verify,
+    pub(crate) memory: u64,
+    pub(crate) min_compute: Duration,
 }
 
 impl Default for Options {
@@ -77,15 +79,18 @@ impl Default for Options {
             lock_timeout: Duration::from_secs(600),
             flight: Sharing::default(),
             verify: Verify::default(),
+            memory: installed_memory() / 8,
+            min_compute: Duration::ZERO,
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 4] = ["mode", "lock_timeout", "flight", "verify"];
+const NAMES: [&str; 6] = ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms"];
 
 impl Options {
-    /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed.
+    /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed, keep an
+    /// eighth of the machine's memory of results.
     pub fn new() -> Options {
         Options::default()
     }
@@ -114,6 +119,19 @@ impl Options {
         self
     }
 
+    /// `memory_bytes=BYTES`: how much of the results asked for in this process is kept in memory; 0 keeps none. All
+    /// handles on a directory share one memory, that of the first.
+    pub fn memory_bytes(mut self, bytes: u64) -> Options {
+        self.memory = bytes;
+        self
+    }
+
+    /// `min_compute_ms=MILLISECONDS`: a result that took less is kept in memory only, not stored.
+    pub fn min_compute(mut self, time: Duration) -> Options {
+        self.min_compute = time;
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -138,6 +156,8 @@ impl Options {
                     &[("auto", Verify::Auto), ("always", Verify::Always), ("never", Verify::Never)],
                 )?;
             }
+            "memory_bytes" => self.memory = bytes(name, value)?,
+            "min_compute_ms" => self.min_compute = seconds(name, value)? / 1000,
             _ => {
                 return Err(Error::Argument(format!(
                     "no option is called `{}`; there are {}",
@@ -189,13 +209,31 @@ pub(crate) fn choose<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> R
     })
 }
 
+/// A number of bytes: `1048576`, `64M`, `1.5G`.
+fn bytes(name: &str, value: &str) -> Result<u64> {
+    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+    let (number, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| value.strip_suffix(unit).map(|number| (number, *shift)))
+        .unwrap_or((value, 0));
+    let bytes = number.parse::<f64>().ok().map(|number| number * f64::from(shift).exp2());
+    bytes.filter(|bytes| (0.0..1e18).contains(bytes)).map(|bytes| bytes as u64).ok_or_else(|| {
+        Error::Argument(format!(
+            "{name}=`{}` is no number of bytes, such as 0, 4096, 64M or 1.5G",
+            value.escape_debug()
+        ))
+    })
+}
+
+fn installed_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}
+
 fn seconds(name: &str, value: &str) -> Result<Duration> {
     let seconds = value.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| {
-        Error::Argument(format!(
-            "{name}=`{}` is no number of seconds, such as 600 or 0.5",
-            value.escape_debug()
-        ))
+        Error::Argument(format!("{name}=`{}` is no time, such as 600 or 0.5", value.escape_debug()))
     })
 }
 
@@ -210,8 +248,13 @@ mod tests {
         assert!(message("max_bites", "1").contains("lock_timeout"));
         assert!(message("mode", "fast").contains("readwrite, readonly, refresh, off"));
         for value in ["", "-1", "NaN", "inf", "1e300", "ten"] {
-            assert!(message("lock_timeout", value).contains("seconds"), "{value}");
+            assert!(message("lock_timeout", value).contains("no time"), "{value}");
         }
+        for value in ["", "-1", "G", "1 G", "1e30"] {
+            assert!(message("memory_bytes", value).contains("64M"), "{value}");
+        }
+        options.set("memory_bytes", "1.5G").unwrap();
+        assert_eq!(options.memory, 3 << 29);
         options.set("lock_timeout", "0.5").unwrap();
         options.set("verify", "always").unwrap();
         assert_eq!((options.lock_timeout, options.verify), (Duration::from_millis(500), Verify::Always));

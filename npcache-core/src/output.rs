@@ -2,13 +2,14 @@
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
 use ndarray_npy::{ViewMutElement, WritableElement};
 
 use crate::args::{ArrayBytes, Canonical, element_descr};
 use crate::buffer::{Buffer, Origin};
+use crate::cache::remember;
 use crate::cbor;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
@@ -66,6 +67,8 @@ pub(crate) struct Place {
     pub(crate) below_root: usize,
     /// Whether what stands there is to be replaced: it is damaged, or the call is to refresh it.
     pub(crate) replace: bool,
+    /// What took less is not stored.
+    pub(crate) min_compute: Duration,
     pub(crate) epoch: u64,
 }
 
@@ -290,22 +293,32 @@ impl Output {
         if !self.committed {
             return Err(Error::NotCommitted(self.task.identity.name().to_owned()));
         }
-        let stored = self.publish();
-        let Output { task: Task { seat, place, .. }, arrays, blocks, .. } = self;
-        let path = place.ok().filter(|_| stored.is_ok()).map(|place| place.path);
-        let buffer = Buffer::new(arrays, blocks, path, stored, Origin::Computed);
+        let took = self.started.elapsed();
+        let stored = self.publish(took);
+        let Output { task: Task { identity, key, args, seat, place }, arrays, blocks, .. } = self;
+        let path = place.as_ref().ok().filter(|_| stored.is_ok()).map(|place| place.path.clone());
+        let buffer = Buffer::computed(arrays, blocks, path, stored, took.as_secs_f64());
+        // Of an older generation, or of another process, nothing is remembered; the rest is, stored or not.
+        if let Ok(place) = &place
+            && !matches!(stored, Err(Unstored::Cleared | Unstored::Forked))
+        {
+            remember(&place.state, place.generation, place.slot, &identity, &args, &key, &buffer);
+        }
         if let Some(seat) = seat {
             seat.land(buffer.with_origin(Origin::Shared));
         }
         Ok(buffer)
     }
 
-    fn publish(&self) -> Result<(), Unstored> {
+    fn publish(&self, took: Duration) -> Result<(), Unstored> {
         let place = self.task.place.as_ref().map_err(|why| *why)?;
         if place.epoch != epoch() {
             return Err(Unstored::Forked);
         }
-        let metadata = self.metadata();
+        if took < place.min_compute {
+            return Err(Unstored::Cheap);
+        }
+        let metadata = self.metadata(took);
         place.state.directory.publish(
             place.name(),
             place.replace,
@@ -318,7 +331,7 @@ impl Output {
     }
 
     /// What an entry says of itself: JSON, see `docs/format.md`.
-    fn metadata(&self) -> Vec<u8> {
+    fn metadata(&self, took: Duration) -> Vec<u8> {
         let identity = &self.task.identity;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let pairs = |pairs: &[(String, String)]| {
@@ -331,7 +344,7 @@ impl Output {
             "layout": if identity.has_strict_layout() { self.task.args.layouts() } else { "" },
             "arguments": describe_arguments(&self.task.args),
             "created": created,
-            "compute_seconds": self.started.elapsed().as_secs_f64(),
+            "compute_seconds": took.as_secs_f64(),
             "host": rustix::system::uname().nodename().to_string_lossy(),
             "npcache": env!("CARGO_PKG_VERSION"),
             "notes": pairs(&self.notes),

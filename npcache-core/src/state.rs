@@ -23,6 +23,7 @@ use crate::error::Unstored;
 use crate::flight::Flights;
 use crate::fork::{LockFile, PerProcess};
 use crate::key::Key;
+use crate::memory::Table;
 use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, below_size_limit, retry};
 
 /// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
@@ -62,6 +63,8 @@ pub(crate) struct State {
     failed: Option<Instant>,
     page: Option<Page>,
     pub(crate) flights: Flights,
+    /// `None` where nothing is to be kept, or where no page tells of clears by other processes.
+    pub(crate) memory: Option<Table>,
     /// Entries not known from this boot whose data was verified by this process: key, inode, mtime.
     pub(crate) verified: parking_lot::Mutex<std::collections::HashSet<(Key, u64, i64)>>,
     /// For each key that a call came back busy from: when the first of these calls began, and the last ended.
@@ -72,7 +75,7 @@ pub(crate) struct State {
 
 impl State {
     /// The one State of this process for `directory`.
-    pub(crate) fn of(directory: Arc<Directory>, writable: bool) -> Arc<State> {
+    pub(crate) fn of(directory: Arc<Directory>, writable: bool, memory: u64) -> Arc<State> {
         static REGISTRY: PerProcess<Mutex<Vec<Weak<State>>>> = PerProcess::new();
         let mut registry = lock(REGISTRY.get(|_| true, Mutex::default));
         registry.retain(|state| state.strong_count() > 0);
@@ -82,13 +85,13 @@ impl State {
             state.is_current() && state.identity == identity && (state.locks.is_ok() || !writable)
         });
         known.unwrap_or_else(|| {
-            let state = Arc::new(State::open(directory, writable));
+            let state = Arc::new(State::open(directory, writable, memory));
             registry.push(Arc::downgrade(&state));
             state
         })
     }
 
-    fn open(directory: Arc<Directory>, writable: bool) -> State {
+    fn open(directory: Arc<Directory>, writable: bool, memory: u64) -> State {
         let locks = if writable {
             Locks::open(&directory).map_err(Unstored::from)
         } else {
@@ -104,9 +107,10 @@ impl State {
             directory,
             locks,
             failed,
-            page,
             flights: Flights::default(),
+            memory: (memory > 0 && page.is_some()).then(|| Table::new(memory)),
             verified: parking_lot::Mutex::default(),
+            page,
             waits: Mutex::default(),
             retired: AtomicBool::new(false),
         }
@@ -394,7 +398,7 @@ impl Page {
         let boot: String = boot_id().iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!(".npcache/{STATE_PREFIX}{boot}-{}", directory.identity().1);
         let name = CString::new(name).expect("no NUL");
-        if boot_id() == [0; 16] {
+        if boot_id() == [0; 16] || !directory.is_local() {
             return None;
         }
         let page = Page::map(directory, &name, writable)?;

@@ -83,6 +83,31 @@ impl Directory {
         fstat(&self.root).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
     }
 
+    /// Whether all processes that can write here share this kernel, so that a page mapped by two of them is one. Where
+    /// that is not known, it is not assumed.
+    pub(crate) fn is_local(&self) -> bool {
+        // From linux/magic.h and the file systems' own sources: NFS, SMB, SMB2, CIFS, FUSE, 9p, Ceph, AFS, Coda, Lustre,
+        // GPFS, BeeGFS, PanFS, OCFS2, GFS2.
+        const SHARED: [u32; 15] = [
+            0x6969,
+            0x517b,
+            0xfe53_4d42,
+            0xff53_4d42,
+            0x6573_5546,
+            0x0102_1997,
+            0x00c3_6400,
+            0x5346_414f,
+            0x7375_7245,
+            0x0bd0_0bd0,
+            0x4750_4653,
+            0x1983_0326,
+            0xaad7_aaea,
+            0x7461_636f,
+            0x0116_1970,
+        ];
+        rustix::fs::fstatfs(&self.root).is_ok_and(|found| !SHARED.contains(&(found.f_type as u32)))
+    }
+
     fn check_format(&self, create: bool) -> Result<()> {
         let found = match self.read_small(FORMAT_FILE) {
             Ok(found) => found,
@@ -313,6 +338,14 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Unlinks an entry, if it is there.
+    pub(crate) fn unlink(&self, entry: &CStr) -> rustix::io::Result<()> {
+        match unlinkat(&self.root, entry, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        }
     }
 
     /// Calls `visit` with the key and the path of up to `at_most` entries of a function, by its directory's name. `false`:

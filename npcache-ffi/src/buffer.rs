@@ -1,20 +1,23 @@
 //! `npcache_buffer`: a result, counted; and `npcache_view`, one of its arrays.
 
-use std::ffi::{c_char, c_void};
-use std::mem;
+use std::ffi::{CStr, c_char, c_void};
+use std::mem::{self, ManuallyDrop};
 use std::ptr;
-use std::sync::Arc;
 
-use npcache_core::{ArrayBytes, Buffer, Error, Origin};
+use npcache_core::{ArrayBytes, Buffer, Error, Origin, Result};
 
+use crate::error::npcache_error;
 use crate::output::{NPCACHE_ORDER_C, NPCACHE_ORDER_F};
 use crate::status::{
     NPCACHE_ERR_ARGUMENT, NPCACHE_ERR_INTERNAL, NPCACHE_OK, npcache_status, status_of, status_of_unstored,
 };
-use crate::{guard, null};
+use crate::{answer, guard, null, required};
 
 /// A result: one or several arrays, read-only, reference counted. It outlives the cache, a clear, and its file.
-pub struct npcache_buffer(Buffer);
+pub struct npcache_buffer {
+    /// C's pointers are those of [`Buffer::into_raw`].
+    _private: [u8; 0],
+}
 
 /// This call computed it.
 pub const NPCACHE_ORIGIN_COMPUTED: i32 = 1;
@@ -31,6 +34,9 @@ const _: () = {
     );
     assert!(NPCACHE_ORIGIN_DISK == Origin::Disk as i32 && NPCACHE_ORIGIN_SHARED == Origin::Shared as i32);
 };
+
+/// In the flags of a view: its data may be written to. See npcache_buffer_writable.
+pub const NPCACHE_WRITABLE: u32 = 2;
 
 /// One array of a result. Its pointers are valid as long as the buffer.
 #[repr(C)]
@@ -53,26 +59,36 @@ pub struct npcache_view {
     pub ndim: i32,
     /// Bytes of an element.
     pub itemsize: i64,
-    /// NPCACHE_ORDER_C or NPCACHE_ORDER_F.
+    /// NPCACHE_ORDER_C or NPCACHE_ORDER_F; with NPCACHE_WRITABLE where `data` may be written to.
     pub flags: u32,
 }
 
 /// A reference for C to `buffer`.
 pub(crate) fn hand_over(buffer: Buffer) -> *mut npcache_buffer {
-    Arc::into_raw(Arc::new(npcache_buffer(buffer))).cast_mut()
+    buffer.into_raw().cast_mut().cast()
 }
 
-/// The `i`th array of `buffer`, as its number.
+/// The buffer that C's reference stands for, which stays C's.
 ///
 /// # Safety
 ///
 /// `buffer` is NULL or not released.
-unsafe fn array<'a>(buffer: *const npcache_buffer, i: i32) -> npcache_core::Result<(&'a Buffer, usize)> {
+unsafe fn peek(buffer: *const npcache_buffer) -> Option<ManuallyDrop<Buffer>> {
+    // SAFETY: the caller's promise; not dropping it leaves the reference to C.
+    (!buffer.is_null()).then(|| ManuallyDrop::new(unsafe { Buffer::from_raw(buffer.cast()) }))
+}
+
+/// The buffer and the number of its `i`th array.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+unsafe fn array(buffer: *const npcache_buffer, i: i32) -> Result<(ManuallyDrop<Buffer>, usize)> {
     // SAFETY: the caller's promise.
-    let buffer = unsafe { crate::borrow(buffer, "buffer") }?;
-    let count = buffer.0.arrays().len();
+    let buffer = unsafe { peek(buffer) }.ok_or_else(|| null("buffer"))?;
+    let count = buffer.arrays().len();
     match usize::try_from(i) {
-        Ok(i) if i < count => Ok((&buffer.0, i)),
+        Ok(i) if i < count => Ok((buffer, i)),
         _ => Err(Error::Argument(format!("array {i} of a result that has {count}"))),
     }
 }
@@ -85,7 +101,7 @@ unsafe fn array<'a>(buffer: *const npcache_buffer, i: i32) -> npcache_core::Resu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_count(buffer: *const npcache_buffer) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe { buffer.as_ref() }.map_or(0, |buffer| buffer.0.arrays().len() as i32)
+    unsafe { peek(buffer) }.map_or(0, |buffer| buffer.arrays().len() as i32)
 }
 
 /// Describes the `i`th array, in the order in which the function made them.
@@ -124,7 +140,8 @@ pub unsafe extern "C" fn npcache_buffer_view(
             dtype: array.dtype().map_or(0, |dtype| dtype as i32),
             ndim: array.shape().len() as i32,
             itemsize: array.descr().itemsize() as i64,
-            flags: if array.is_fortran_order() { NPCACHE_ORDER_F } else { NPCACHE_ORDER_C },
+            flags: if array.is_fortran_order() { NPCACHE_ORDER_F } else { NPCACHE_ORDER_C }
+                | if buffer.is_writable() { NPCACHE_WRITABLE } else { 0 },
         };
         let len = view_size.min(mem::size_of::<npcache_view>());
         // SAFETY: `view` is writable for `view_size` bytes by the caller's promise, and need not be aligned here.
@@ -187,7 +204,7 @@ pub unsafe extern "C" fn npcache_buffer_read(
     nbytes: usize,
     order: u32,
 ) -> npcache_status {
-    let read = || -> npcache_core::Result<()> {
+    let read = || -> Result<()> {
         // SAFETY: the caller's promise.
         let (buffer, i) = unsafe { array(buffer, i) }?;
         let array = &buffer.arrays()[i];
@@ -226,7 +243,7 @@ pub unsafe extern "C" fn npcache_buffer_read(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_origin(buffer: *const npcache_buffer) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe { buffer.as_ref() }.map_or(0, |buffer| buffer.0.origin() as i32)
+    unsafe { peek(buffer) }.map_or(0, |buffer| buffer.origin() as i32)
 }
 
 /// Whether the cache has the result: 0, or why not, an NPCACHE_UNSTORED status.
@@ -237,8 +254,8 @@ pub unsafe extern "C" fn npcache_buffer_origin(buffer: *const npcache_buffer) ->
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_stored(buffer: *const npcache_buffer) -> npcache_status {
     // SAFETY: the caller's promise.
-    match unsafe { buffer.as_ref() } {
-        Some(buffer) => buffer.0.stored().map_or_else(status_of_unstored, |()| NPCACHE_OK),
+    match unsafe { peek(buffer) } {
+        Some(buffer) => buffer.stored().map_or_else(status_of_unstored, |()| NPCACHE_OK),
         None => NPCACHE_ERR_ARGUMENT,
     }
 }
@@ -252,7 +269,7 @@ pub unsafe extern "C" fn npcache_buffer_stored(buffer: *const npcache_buffer) ->
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_path(buffer: *const npcache_buffer) -> *const c_char {
     // SAFETY: the caller's promise.
-    unsafe { buffer.as_ref() }.and_then(|buffer| buffer.0.c_path()).map_or(ptr::null(), |path| path.as_ptr())
+    unsafe { peek(buffer) }.and_then(|buffer| buffer.c_path().map(CStr::as_ptr)).unwrap_or(ptr::null())
 }
 
 /// One more reference to the result, to be released for itself. Returns `buffer`. Any thread, no lock.
@@ -262,9 +279,9 @@ pub unsafe extern "C" fn npcache_buffer_path(buffer: *const npcache_buffer) -> *
 /// `buffer` is NULL or not released.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_retain(buffer: *const npcache_buffer) -> *mut npcache_buffer {
-    if !buffer.is_null() {
-        // SAFETY: from `Arc::into_raw`, with a reference left, by the caller's promise.
-        unsafe { Arc::increment_strong_count(buffer) };
+    // SAFETY: the caller's promise.
+    if let Some(buffer) = unsafe { peek(buffer) } {
+        return hand_over(Buffer::clone(&buffer));
     }
     buffer.cast_mut()
 }
@@ -276,10 +293,43 @@ pub unsafe extern "C" fn npcache_buffer_retain(buffer: *const npcache_buffer) ->
 /// `buffer` is NULL, or a reference that was not released yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_buffer_release(buffer: *mut npcache_buffer) {
-    guard((), || {
-        if !buffer.is_null() {
-            // SAFETY: from `Arc::into_raw`, and this reference is the caller's to give.
-            drop(unsafe { Arc::from_raw(buffer.cast_const()) });
-        }
-    });
+    // SAFETY: the caller's promise: this reference is its to give.
+    guard((), || drop(unsafe { peek(buffer) }.map(ManuallyDrop::into_inner)));
+}
+
+/// A result of which only the caller has the memory, to write to: changes reach neither the cache nor anybody else. A
+/// large stored result is mapped once more, and only the pages that are written to are copied. The flags of its views
+/// have NPCACHE_WRITABLE, which says that `data` may be cast to a pointer to non-const.
+///
+/// - `out`: the new result; release it with npcache_buffer_release. `buffer` stays as it is.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released; `out` and `err` are NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_writable(
+    buffer: *const npcache_buffer,
+    out: *mut *mut npcache_buffer,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            required(out, "out")?;
+            let buffer = peek(buffer).ok_or_else(|| null("buffer"))?;
+            out.write(hand_over(buffer.to_writable()?));
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// How long computing the result took, in seconds: what a hit saved. 0 for NULL.
+///
+/// # Safety
+///
+/// `buffer` is NULL or not released.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_buffer_seconds(buffer: *const npcache_buffer) -> f64 {
+    // SAFETY: the caller's promise.
+    guard(0.0, || unsafe { peek(buffer) }.map_or(0.0, |buffer| buffer.compute_seconds()))
 }

@@ -137,11 +137,16 @@ pub unsafe extern "C-unwind" fn npcache_call(
             let cache = borrow(cache, "cache")?;
             let name = text(name, "name")?;
             let function = function.ok_or_else(|| Error::Argument("`function` is NULL".to_owned()))?;
+            let bytes = items(args.cast::<u8>(), args_len, "args")?;
             let version = match optional_text(version, "version")? {
-                Some(version) => Version::from(version),
+                Some(version) => {
+                    if let Some(buffer) = cache.0.recall(name, version, bytes) {
+                        return Ok((Begun::Hit(buffer), function));
+                    }
+                    Version::from(version)
+                }
                 None => Version::BuildOf(function as *const c_void),
             };
-            let bytes = items(args.cast::<u8>(), args_len, "args")?;
             let begun =
                 cache.0.function(name, version)?.begin(&Canonical::from_bytes(bytes), Wait::Patiently)?;
             Ok((begun, function))

@@ -222,6 +222,54 @@ pub unsafe extern "C" fn npcache_begin(
     }
 }
 
+/// The stored result of a call, if there is one: never computes, never waits.
+///
+/// - `args`: NULL for none.
+/// - `hit`: the result, to be released with npcache_buffer_release; NULL where it is not stored, which is no error.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_lookup(
+    function: *mut npcache_function,
+    args: *const npcache_args,
+    hit: *mut *mut npcache_buffer,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            required(hit, "hit")?;
+            if let Some(buffer) = borrow(function, "function")?.ready()?.lookup(&canonical(args)?) {
+                hit.write(hand_over(buffer));
+            }
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile return
+/// their results unstored.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_forget(
+    function: *mut npcache_function,
+    args: *const npcache_args,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            borrow(function, "function")?.ready()?.forget(&canonical(args)?)?;
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
 /// Says in words whether a call is stored, and if not, which stored calls of the function come nearest and what exactly
 /// differs: an argument, the version, a dependency. For a person; the wording may change.
 ///

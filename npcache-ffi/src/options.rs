@@ -30,9 +30,12 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 ///   process), or `off`: for functions that end in a barrier between their callers;
 /// - `verify`: when the data of a stored result over 256 KiB is verified, `auto` (default: once in a process, and
 ///   not where the file is known to be as it was written during this boot of the machine), `always` or `never`.
-///   Smaller ones always are.
+///   Smaller ones always are;
+/// - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
+///   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
+/// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default.
 ///
-/// In a run, the environment variable NPCACHE_MODE, NPCACHE_LOCK_TIMEOUT, NPCACHE_FLIGHT or NPCACHE_VERIFY overrides it.
+/// In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
 ///
 /// NPCACHE_ERR_ARGUMENT: there is no such option, or it takes no such value.
 ///

@@ -27,6 +27,8 @@ pub const NPCACHE_UNSTORED_CLEARED: npcache_status = 7;
 pub const NPCACHE_UNSTORED_FORKED: npcache_status = 8;
 /// Not stored: another fault of the file system.
 pub const NPCACHE_UNSTORED_IO: npcache_status = 9;
+/// Not stored, but kept in memory: computing it took less than the option min_compute_ms.
+pub const NPCACHE_UNSTORED_CHEAP: npcache_status = 10;
 
 /// An argument is NULL, out of range, not UTF-8, or unknown; the message says which.
 pub const NPCACHE_ERR_ARGUMENT: npcache_status = -1;
@@ -73,6 +75,7 @@ pub(crate) fn status_of_unstored(why: Unstored) -> npcache_status {
         Unstored::Removed => NPCACHE_UNSTORED_REMOVED,
         Unstored::Cleared => NPCACHE_UNSTORED_CLEARED,
         Unstored::Forked => NPCACHE_UNSTORED_FORKED,
+        Unstored::Cheap => NPCACHE_UNSTORED_CHEAP,
         _ => NPCACHE_UNSTORED_IO,
     }
 }
@@ -91,6 +94,7 @@ pub extern "C" fn npcache_status_string(status: npcache_status) -> *const c_char
         NPCACHE_UNSTORED_CLEARED => c"not stored: the cache was cleared meanwhile",
         NPCACHE_UNSTORED_FORKED => c"not stored: begun before a fork",
         NPCACHE_UNSTORED_IO => c"not stored: input/output error",
+        NPCACHE_UNSTORED_CHEAP => c"not stored: too cheap to be worth it",
         NPCACHE_ERR_ARGUMENT => c"invalid argument",
         NPCACHE_ERR_FUNCTION => c"the function failed",
         NPCACHE_ERR_NOT_COMMITTED => c"the function did not commit its result",
