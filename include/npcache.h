@@ -419,7 +419,8 @@ npcache_options *npcache_options_new(void);
  *   Smaller ones always are;
  * - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
  *   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
- * - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default.
+ * - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
+ * - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask.
  *
  * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *
@@ -727,6 +728,21 @@ npcache_status npcache_buffer_writable(const npcache_buffer *buffer,
  * The caller sees to it that: `buffer` is NULL or not released.
  */
 double npcache_buffer_seconds(const npcache_buffer *buffer);
+
+/**
+ * The `i`th array as a `DLManagedTensorVersioned` of DLPack 1.0, without a copy: read-only by its flag, unless the
+ * buffer is from npcache_buffer_writable. It has a reference to the result of its own.
+ *
+ * - `out`: a pointer to a `DLManagedTensorVersioned *`, whose `deleter` the consumer calls, once, from any thread.
+ *
+ * NPCACHE_ERR_DTYPE: its element type is none that DLPack has.
+ *
+ * The caller sees to it that: `buffer` is NULL or not released; `out` and `err` are NULL or writable.
+ */
+npcache_status npcache_buffer_to_dlpack(const npcache_buffer *buffer,
+                                        int32_t i,
+                                        void **out,
+                                        npcache_error **err);
 
 /**
  * Describes a function whose calls are cached.

@@ -87,7 +87,8 @@ impl Cache {
     pub(crate) fn with_options(path: Option<&Path>, options: Options) -> Result<Cache> {
         let root = match path {
             Some(path) if options.mode != Mode::Off => {
-                let directory = Arc::new(Directory::open(path, options.mode != Mode::ReadOnly)?);
+                let directory =
+                    Arc::new(Directory::open(path, options.mode != Mode::ReadOnly, options.group)?);
                 let root = Root { directory, state: PerProcess::new() };
                 root.state(&options);
                 Some(root)

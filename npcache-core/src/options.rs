@@ -70,6 +70,7 @@ pub struct Options {
     pub(crate) verify: Verify,
     pub(crate) memory: u64,
     pub(crate) min_compute: Duration,
+    pub(crate) group: bool,
 }
 
 impl Default for Options {
@@ -81,12 +82,14 @@ impl Default for Options {
             verify: Verify::default(),
             memory: installed_memory() / 8,
             min_compute: Duration::ZERO,
+            group: false,
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 6] = ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms"];
+const NAMES: [&str; 7] =
+    ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms", "umask"];
 
 impl Options {
     /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed, keep an
@@ -132,6 +135,13 @@ impl Options {
         self
     }
 
+    /// `umask=process|group`: with `group`, what is made in the directory is for its whole group, whatever the process's
+    /// umask: for a directory that colleagues share.
+    pub fn share_with_group(mut self, group: bool) -> Options {
+        self.group = group;
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -157,6 +167,7 @@ impl Options {
                 )?;
             }
             "memory_bytes" => self.memory = bytes(name, value)?,
+            "umask" => self.group = choose(name, value, &[("process", false), ("group", true)])?,
             "min_compute_ms" => self.min_compute = seconds(name, value)? / 1000,
             _ => {
                 return Err(Error::Argument(format!(

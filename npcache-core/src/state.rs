@@ -309,7 +309,7 @@ struct Locks {
 impl Locks {
     fn open(directory: &Directory) -> rustix::io::Result<Locks> {
         directory.make_admin()?;
-        let file = LockFile::new(directory.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE)?);
+        let file = LockFile::new(directory.open_admin_file(LOCK_FILE)?);
         Ok(Locks { file, held: Mutex::default() })
     }
 
@@ -410,8 +410,11 @@ impl Page {
     }
 
     fn map(directory: &Directory, name: &CStr, writable: bool) -> Option<Page> {
-        let flags = if writable { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
-        let file = directory.open_file(name, flags).ok()?;
+        let file = if writable {
+            directory.open_admin_file(name).ok()?
+        } else {
+            directory.open_file(name, OFlags::RDONLY).ok()?
+        };
         if writable {
             // Blocks first: storing to a mapped hole of a full disk is a SIGBUS.
             let allocate = || fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64);

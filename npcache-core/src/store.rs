@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, flock, fstat, futimens,
-    linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, chmodat, fchmod, flock,
+    fstat, futimens, linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -43,6 +43,8 @@ pub(crate) const STATE_PREFIX: &str = "state-";
 /// Entries are read-only for everybody, so that an accident with a mapped one takes intent.
 const ENTRY_MODE: Mode = Mode::from_raw_mode(0o444);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+/// With the bit that gives new files the directory's group.
+const GROUP_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o2775);
 
 /// A name longer than this is cut and its hash appended: directories have names of at most 255 bytes.
 const MAX_DIRECTORY_NAME: usize = 200;
@@ -52,11 +54,14 @@ pub(crate) struct Directory {
     root: OwnedFd,
     /// Absolute, for messages and for handing out the paths of entries.
     path: PathBuf,
+    /// Whether what is made is for the whole group, whatever the umask.
+    group: bool,
 }
 
 impl Directory {
-    /// Opens `path`, and makes it a cache if it is not one and `create` allows it.
-    pub(crate) fn open(path: &Path, create: bool) -> Result<Directory> {
+    /// Opens `path`, and makes it a cache if it is not one and `create` allows it. With `group`, what is made in it can be
+    /// read, and directories and administrative files written, by the whole group.
+    pub(crate) fn open(path: &Path, create: bool, group: bool) -> Result<Directory> {
         match std::fs::metadata(path) {
             Ok(found) if !found.is_dir() => return Err(unusable(path, "is a file; a cache is a directory")),
             Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
@@ -69,7 +74,7 @@ impl Directory {
             rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| Error::io("open the cache directory", path, e))?;
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
-        let directory = Directory { root, path };
+        let directory = Directory { root, path, group };
         directory.check_format(create)?;
         Ok(directory)
     }
@@ -169,9 +174,25 @@ impl Directory {
         retry(|| openat(&self.root, name, flags, Mode::from_raw_mode(0o666)))
     }
 
+    /// Opens an administrative file below the root to write it, and makes it if it is not there.
+    pub(crate) fn open_admin_file(&self, name: &CStr) -> rustix::io::Result<OwnedFd> {
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+        if self.group {
+            // Only its owner may, and has.
+            let _ = fchmod(&file, Mode::from_raw_mode(0o664));
+        }
+        Ok(file)
+    }
+
     /// Makes the administrative directory, if it is not there.
     pub(crate) fn make_admin(&self) -> rustix::io::Result<()> {
-        match mkdirat(&self.root, ADMIN, DIRECTORY_MODE) {
+        self.make_directory(ADMIN)
+    }
+
+    /// Makes a directory whose parent is there, if it is not.
+    fn make_directory<P: rustix::path::Arg + Copy>(&self, name: P) -> rustix::io::Result<()> {
+        match mkdirat(&self.root, name, DIRECTORY_MODE) {
+            Ok(()) if self.group => chmodat(&self.root, name, GROUP_DIRECTORY_MODE, AtFlags::empty()),
             Err(Errno::EXIST) => Ok(()),
             other => other,
         }
@@ -217,6 +238,9 @@ impl Directory {
         let origin =
             Origin { inode: stat.st_ino, mtime: now.as_nanos() as i64, boot: crate::state::boot_id() };
         write(&temporary.file, &origin)?;
+        if self.group {
+            fchmod(&temporary.file, ENTRY_MODE)?;
+        }
         let mtime = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
         futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
         let _permission = permit()?;
@@ -243,8 +267,8 @@ impl Directory {
         let bytes = path.to_bytes();
         let slashes = (0..bytes.len()).filter(|i| bytes[*i] == b'/');
         for end in slashes.chain([bytes.len()]) {
-            match mkdirat(&self.root, &bytes[..end], DIRECTORY_MODE) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            match self.make_directory(&bytes[..end]) {
+                Ok(()) => {}
                 // Below a root that is gone nothing can be made.
                 Err(Errno::NOENT) => return Err(Unstored::Removed),
                 Err(e) => return Err(e.into()),

@@ -1,6 +1,6 @@
-//! The golden vectors of `tests/vectors/keys.json`, which an independent implementation of docs/keys.md made: every call
-//! in them, built through [`Args`], has the bytes and the key that they say. `tests/make_vectors.py` documents the
-//! notation in which they are written down.
+//! The golden vectors of `tests/vectors/keys.json`, which an independent implementation of docs/keys.md made:
+//! every call in them, built through [`Args`], has the bytes and the key that they say.
+//! `tests/make_vectors.py` documents the notation in which they are written down.
 
 use std::fs;
 

@@ -83,7 +83,7 @@ unsafe fn peek(buffer: *const npcache_buffer) -> Option<ManuallyDrop<Buffer>> {
 /// # Safety
 ///
 /// `buffer` is NULL or not released.
-unsafe fn array(buffer: *const npcache_buffer, i: i32) -> Result<(ManuallyDrop<Buffer>, usize)> {
+pub(crate) unsafe fn array(buffer: *const npcache_buffer, i: i32) -> Result<(ManuallyDrop<Buffer>, usize)> {
     // SAFETY: the caller's promise.
     let buffer = unsafe { peek(buffer) }.ok_or_else(|| null("buffer"))?;
     let count = buffer.arrays().len();

@@ -25,6 +25,8 @@ pub mod output;
 
 pub mod buffer;
 
+pub mod dlpack;
+
 pub mod function;
 
 pub mod args;

@@ -33,7 +33,8 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 ///   Smaller ones always are;
 /// - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
 ///   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
-/// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default.
+/// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
+/// - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask.
 ///
 /// In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
 ///
