@@ -11,6 +11,7 @@ npcache differ, the page decides. It is written to be read next to the page, not
 
 import hashlib
 import struct
+import unicodedata
 from pathlib import Path
 
 import cbor2
@@ -20,6 +21,8 @@ MIB = 1 << 20
 MAX_DIMENSIONS = 32
 MAX_NESTING = 64
 MAX_NAME = 4096
+MAX_DESCR = 8 << 10
+MAX_STRUCTURES = 16
 
 # "NPCA", "NPCD", "NPCF", "NPCT" in ASCII.
 TAG_ARRAY_BY_DESCR = 1313882945
@@ -210,7 +213,7 @@ def encode_array(array, letters):
     if array.ndim > MAX_DIMENSIONS:
         raise ValueError(f"{array.ndim} dimensions")
     letters.append(layout_letter(array))
-    elements = encode_bytes(array.tobytes("C"))
+    elements = encode_bytes(elements_of(array))
     descr = canonical_descr(array.dtype)
     if descr in ELEMENT_TAGS:
         elements = tagged(ELEMENT_TAGS[descr], elements)
@@ -220,8 +223,36 @@ def encode_array(array, letters):
     return tagged(TAG_ARRAY, head(4, 2) + dimensions + elements)
 
 
+def elements_of(array):
+    """The elements' bytes in C order, taken raw: numpy's own copies lose a structure's padding, which counts."""
+    raw = array.view(f"V{array.itemsize}") if array.itemsize else array
+    return raw.tobytes("C")
+
+
 def canonical_descr(dtype):
-    return dtype.str if dtype.names is None else repr(dtype.descr)
+    descr = dtype.str if dtype.names is None else structure_descr(dtype.descr)
+    if len(descr.encode()) > MAX_DESCR:
+        raise ValueError(f"a descr of more than {MAX_DESCR} bytes")
+    return descr
+
+
+def structure_descr(fields, depth=0):
+    """As Python's repr writes dtype.descr, but for the names, which have no escapes."""
+    if not fields or depth == MAX_STRUCTURES:
+        raise ValueError("a structure without fields, or too many within each other")
+    return "[" + ", ".join(field_descr(*field, depth=depth) for field in fields) + "]"
+
+
+def field_descr(name, kind, shape=(), depth=0):
+    name = f"({', '.join(map(quoted, name))})" if isinstance(name, tuple) else quoted(name)
+    kind = structure_descr(kind, depth + 1) if isinstance(kind, list) else quoted(kind)
+    return f"({name}, {kind}, {shape})" if shape else f"({name}, {kind})"
+
+
+def quoted(text):
+    if any(c in "'\"\\" or unicodedata.category(c) == "Cc" for c in text):
+        raise ValueError(f"a field's name with a quote, a backslash or a control character: {text!r}")
+    return f"'{text}'"
 
 
 def layout_letter(array):

@@ -2,9 +2,9 @@
 
     python tests/make_vectors.py            # writes the file anew; the same bytes every time
 
-keys.json is an object: `notation` has the text below, `vectors` the calls, each with a description, a name, a version, its
-dependencies, `layout`, its arguments, and what they give: `canonical` and `key`, and with layout strict the letters in
-`layouts`. NOTATION defines how the arguments are written down.
+keys.json is an object: `notation` has the text below, `vectors` the calls, each with a description, a name, a version,
+its dependencies, `layout`, its arguments, and what they give: `canonical` and `key`, and with layout strict the letters
+in `layouts`. NOTATION defines how the arguments are written down.
 """
 
 import ast
@@ -33,7 +33,7 @@ NOTATION = [
     "array: {descr, shape, strides: bytes or null for C order, offset, buffer: data}; all indices 0 are at offset",
     "text: a string, or {repeat: string, times: n}",
     "data: hexadecimal digits, or {multiply: k, length: n}: byte i is the top byte of i*k modulo 2^32",
-    "canonical: hexadecimal digits, or {length, sha256} where it is more than 512 bytes. layouts: the letters, if strict",
+    "canonical: hexadecimal digits, or {length, sha256} where it is more than 512 bytes. layouts: letters, if strict",
 ]
 
 # ---------------------------------------------------------------------------------------- from the notation to the call
@@ -42,7 +42,10 @@ NOTATION = [
 def data_of(data):
     if isinstance(data, str):
         return bytes.fromhex(data)
-    return (np.arange(data["length"], dtype="u4") * np.uint32(data["multiply"]) >> np.uint32(24)).astype("u1").tobytes()
+    made = (np.arange(data["length"], dtype="u4") * np.uint32(data["multiply"]) >> np.uint32(24)).astype("u1")
+    if "flip" in data:  # one bit turned over: not in the vectors, for tests
+        made[data["flip"] // 8] ^= 1 << data["flip"] % 8
+    return made.tobytes()
 
 
 def text_of(text):
@@ -217,7 +220,19 @@ def floats():
 
 
 def texts():
-    for s in "", "a", "NUL \0 in the middle", "é", "e\u0301", "Ωμέγα", "\U0001f30d", "x" * 23, "x" * 24, "x" * 255, "x" * 256:
+    for s in (
+        "",
+        "a",
+        "NUL \0 in the middle",
+        "é",
+        "e\u0301",
+        "Ωμέγα",
+        "\U0001f30d",
+        "x" * 23,
+        "x" * 24,
+        "x" * 255,
+        "x" * 256,
+    ):
         yield call(f"text {s!a} of {len(s)} characters", text(s))
     yield call("text of 65,536 bytes", text(repeated("x", 65536)))
     yield call("text of exactly 1 MiB", text(repeated("é", MIB // 2)))
@@ -260,13 +275,16 @@ def nesting():
     yield call("positional and keywords", one, text("a"), keyword=[["nu", float64(0.1)], ["é", None], ["n", two]])
     yield call("the empty keyword", keyword=[["", one]])
     yield call("map in place of keywords", {"map": [["nu", float64(0.1)]]})
-    yield call("keyword with a map of arrays", keyword=[["m", {"map": [["bb", array("<f8", [2])], ["a", array("|b1", [1])]]}]])
+    yield call(
+        "keyword with a map of arrays", keyword=[["m", {"map": [["bb", array("<f8", [2])], ["a", array("|b1", [1])]]}]]
+    )
 
 
 SIMPLE = [
     "|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<f16", "<c8", "<c16", "<c32",
     ">i2", ">i4", ">i8", ">u2", ">u4", ">u8", ">f2", ">f4", ">f8", ">f16", ">c8", ">c16",
-    "<U1", "<U10", ">U3", "|S1", "|S5", "|V1", "|V3", "<M8[ns]", ">M8[us]", "<M8[25s]", "<M8", "<m8[ns]", "<m8[D]", "<m8",
+    "<U1", "<U10", ">U3", "|S1", "|S5", "|V1", "|V3", "<M8[ns]", ">M8[us]", "<M8[25s]", "<M8", "<m8[ns]", "<m8[D]",
+    "<m8",
 ]  # fmt: skip
 
 STRUCTURED = [
@@ -279,6 +297,8 @@ STRUCTURED = [
     "[('a', '<f8'), ('b', '|i1'), ('', '|V7')]",
     "[('größe', '<f8'), ('名前', '<U4')]",
     "[('with space', '<f8'), ('x.y', '<f4')]",
+    "[('no\u00adbreak\u200b', '<f8')]",
+    "[(('a title', 'name'), '<f8')]",
     "[('m', '<i4', (2, 3))]",
 ]
 
@@ -338,14 +358,18 @@ def long_items():
     yield call("array of 3 MiB, transposed", array("<f8", [512, 768], [8, 4096], buffer=buffer))
     yield call("array of 3 MiB, the same memory in its own order", array("<f8", [768, 512], buffer=buffer))
     yield call("array of 3 MiB, backwards", array("<f8", [512, 768], [-6144, -8], 3 * MIB - 8, buffer))
-    yield call("array of 3 MiB, three dimensions, mixed order", array("<f4", [64, 96, 128], [4, 32768, 256], buffer=buffer))
+    yield call(
+        "array of 3 MiB, three dimensions, mixed order", array("<f4", [64, 96, 128], [4, 32768, 256], buffer=buffer)
+    )
     yield call("array of 3 MiB, elements of 3 bytes", array("|V3", [1024, 1024], [3, 3072], buffer=buffer))
     yield call("array of 3 MiB, complex", array("<c16", [384, 512], [16, 6144], buffer=buffer))
     structure = "[('x', '<f8'), ('label', '|S4')]"
     yield call("array of 3 MiB, structures", array(structure, [512, 512], [12, 6144], buffer=buffer))
     yield call("array of 3 MiB from one row (stride 0)", array("<f8", [384, 1024], [0, 8]))
     yield call("array of 4 MiB + 4, transposed, big-endian", array(">i4", [1025, 1023], [4, 4100]))
-    yield call("two that are long, one by name", {"bytes": buffer}, keyword=[["mesh", array("<f8", [393216], buffer=buffer)]])
+    yield call(
+        "two that are long, one by name", {"bytes": buffer}, keyword=[["mesh", array("<f8", [393216], buffer=buffer)]]
+    )
     parts = [{"bytes": generated(400_000, 2654435761 + 2 * i)} for i in range(3)]
     yield call("canonical bytes of more than 1 MiB from short items", *parts)
     # The call is h'82', the head of the array, the item, h'a0': bytes of n get a head of 5.
@@ -429,7 +453,18 @@ def letters():
 
 
 def calls():
-    for group in one_of_each, floats, texts, nesting, element_types, arrays, long_items, ready_bytes, identities, letters:
+    for group in (
+        one_of_each,
+        floats,
+        texts,
+        nesting,
+        element_types,
+        arrays,
+        long_items,
+        ready_bytes,
+        identities,
+        letters,
+    ):
         yield from group()
 
 

@@ -203,6 +203,9 @@ impl Cache {
             return Err(Error::Argument("a cache opened with mode=readonly is not cleared".to_owned()));
         }
         let state = root.state(&self.inner.options);
+        if state.is_removed() {
+            return Ok(None);
+        }
         let slot = function.map_or(Slot::ALL, Slot::of);
         let function = function.map(|name| CString::new(name).expect("a directory's name"));
         let raise = || {
@@ -260,9 +263,13 @@ pub struct Function {
 }
 
 impl Function {
-    /// Declares that results depend on the build of the program or library that holds `address`, too.
+    /// Declares that results depend on the build of the program or library that holds `address`, too. One whose build
+    /// is the version already adds nothing.
     pub fn add_object(&mut self, address: *const c_void) -> Result<()> {
         let object = object_of(address)?;
+        if object.version()? == self.identity.version() {
+            return Ok(());
+        }
         self.add_dependency(&format!("object:{}", object.file_name()), &object.version()?)
     }
 
@@ -641,14 +648,16 @@ impl Call<'_> {
         };
         let out_of_memory = |_| Errno::NOMEM;
         if start.len() < FIRST_READ {
-            // In a regular file a short read is its end.
+            // A short read is the end of a file, but for some file systems and an interruption.
             let mut memory = Memory::zeroed(start.len()).map_err(out_of_memory)?;
             memory.as_mut_slice().copy_from_slice(start);
-            return Ok(self.check(memory));
+            if let Some(found) = self.check(memory) {
+                return Ok(Some(found));
+            }
         }
         let stat = fstat(file)?;
         let len = usize::try_from(stat.st_size).unwrap_or(0);
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len < start.len() {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len <= start.len() {
             return Ok(None);
         }
         if len < MAP_FROM {

@@ -221,19 +221,13 @@ impl Parser<'_> {
         if !known {
             return Err("no such fixed-size type".into());
         }
-        let unit_is_fine = match kind {
-            'm' | 'M' => {
-                unit.is_empty()
-                    || (unit.len() > 2
-                        && unit.starts_with('[')
-                        && unit.ends_with(']')
-                        && unit[1..unit.len() - 1].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'/'))
-            }
-            _ => unit.is_empty(),
+        let unit = match kind {
+            'm' | 'M' => time_unit(unit),
+            _ => Some(String::new()).filter(|_| unit.is_empty()),
         };
-        if !unit_is_fine {
-            return Err(format!("`{}` after its size is not understood", unit.escape_debug()));
-        }
+        let unit = unit.ok_or_else(|| {
+            format!("`{}` after its size is not understood", after[digits..].escape_debug())
+        })?;
         let itemsize = if kind == 'U' { size.checked_mul(4).ok_or("its size is too large")? } else { size };
         // One byte has no order; text counts in 4-byte characters, raw bytes and |S have none.
         let order = match (kind, size) {
@@ -290,7 +284,6 @@ impl Parser<'_> {
                 size
             };
             if self.accept(',') && self.rest.trim_start().starts_with('(') {
-                self.canonical.push_str(", ");
                 field = self.subarray()?.checked_mul(field).ok_or("its size is too large")?;
                 self.accept(',');
             }
@@ -305,10 +298,13 @@ impl Parser<'_> {
         Ok(itemsize)
     }
 
-    /// `(2, 3)` or `(3,)`; the number of elements.
+    /// `(2, 3)` or `(3,)`; the number of elements. `()` is one, and needs no writing.
     fn subarray(&mut self) -> Parsed<usize> {
         self.expect('(')?;
-        self.canonical.push('(');
+        if self.accept(')') {
+            return Ok(1);
+        }
+        self.canonical.push_str(", (");
         let mut count = 1usize;
         let mut dims = 0;
         while !self.accept(')') {
@@ -339,6 +335,23 @@ impl Parser<'_> {
         self.canonical.push('\'');
         Ok(())
     }
+}
+
+/// The unit of a time, `[ns]` or `[25s]`, as numpy spells it: none for `[generic]`, no factor of 1. Fractions, `[s/1000]`,
+/// which numpy turns into other units, are not understood.
+fn time_unit(text: &str) -> Option<String> {
+    const UNITS: [&str; 13] = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"];
+    if matches!(text, "" | "[generic]") {
+        return Some(String::new());
+    }
+    let text = text.strip_prefix('[')?.strip_suffix(']')?;
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let factor = match &text[..text.len() - unit.len()] {
+        "" => 1,
+        digits => digits.parse::<i32>().ok().filter(|factor| *factor > 0)?,
+    };
+    let factor = if factor == 1 { String::new() } else { factor.to_string() };
+    UNITS.contains(&unit).then(|| format!("[{factor}{unit}]"))
 }
 
 impl<'a> Parser<'a> {
@@ -404,6 +417,9 @@ mod tests {
             ("<S5", "|S5"),
             ("M8[ns]", "<M8[ns]"),
             (">m8[25s]", ">m8[25s]"),
+            ("<M8[01ns]", "<M8[ns]"),
+            ("<M8[generic]", "<M8"),
+            ("[('a', '<f4', ())]", "[('a', '<f4')]"),
             ("[(\"a\",'f4') , ('b', '>i8' , (3, ))]", "[('a', '<f4'), ('b', '>i8', (3,))]"),
             ("[('a', [('x', '|V3')], (2,3))]", "[('a', [('x', '|V3')], (2, 3))]"),
             ("[(('time of day', 't'), '<f8')]", "[(('time of day', 't'), '<f8')]"),

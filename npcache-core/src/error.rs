@@ -81,11 +81,18 @@ impl Error {
         Error::Io { operation, path: path.to_owned(), source: source.into() }
     }
 
-    /// Another of the kinds that filling an output can end in, to be reported twice.
-    pub(crate) fn duplicate(&self) -> Error {
+    /// A second error of the same kind and with the same text, for what is to be reported twice.
+    pub fn duplicate(&self) -> Error {
         match self {
             Error::Dtype(message) => Error::Dtype(message.clone()),
             Error::Memory(len) => Error::Memory(*len),
+            Error::Io { operation, path, source } => {
+                let source = match source.raw_os_error() {
+                    Some(number) => io::Error::from_raw_os_error(number),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                };
+                Error::Io { operation, path: path.clone(), source }
+            }
             other => Error::Argument(other.to_string()),
         }
     }

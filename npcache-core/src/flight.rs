@@ -132,6 +132,10 @@ impl Seat {
     }
 
     fn end(&self, progress: Progress) {
+        if self.epoch != epoch() {
+            // Inherited by a fork: the flight is the parent's, and its mutexes may be locked for ever.
+            return;
+        }
         let mut flying = lock(&self.state.flights.flying);
         if flying.get(&(self.key, self.generation)).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flying.remove(&(self.key, self.generation));
@@ -148,12 +152,11 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.end(Progress::Ended);
         if self.epoch != epoch() {
-            // Inherited by a fork: the flight and its lock are the parent's, and its mutexes may be locked for ever.
+            // Nor is the lock this process's, and the state must not be taken apart here.
             std::mem::forget(self.lock.take());
             std::mem::forget(self.state.clone());
-            return;
         }
-        self.end(Progress::Ended);
     }
 }

@@ -122,6 +122,11 @@ impl State {
             && self.failed.is_none_or(|failed| failed.elapsed() < RETRY_AFTER)
     }
 
+    /// Whether the directory was gone already when this State was made.
+    pub(crate) fn is_removed(&self) -> bool {
+        matches!(self.locks, Err(Unstored::Removed))
+    }
+
     /// The generation of a function's entries: changes with every clear that concerns it.
     pub(crate) fn generation(&self, slot: Slot) -> Generation {
         let page = self.page.as_ref().map_or(0, |page| page.generation(slot));

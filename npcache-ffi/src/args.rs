@@ -15,8 +15,8 @@ use crate::{answer, borrow, borrow_mut, dimensions, guard, items, required, text
 /// The arguments of a call. What is added is read at once, and not kept.
 pub struct npcache_args {
     arguments: Arguments,
-    /// The first error of an addition, as its message: the arguments are not whole.
-    error: Option<String>,
+    /// The first error of an addition: the arguments are not whole.
+    error: Option<Error>,
 }
 
 enum Arguments {
@@ -26,8 +26,8 @@ enum Arguments {
 
 impl npcache_args {
     pub(crate) fn canonical(&self) -> Result<Canonical> {
-        if let Some(message) = &self.error {
-            return Err(Error::Argument(format!("the arguments are not whole: {message}")));
+        if let Some(e) = &self.error {
+            return Err(e.duplicate());
         }
         match &self.arguments {
             Arguments::Built(args) => args.finish(),
@@ -122,8 +122,9 @@ unsafe fn add(args: *mut npcache_args, body: impl FnOnce(&mut Args) -> Result<()
         match added {
             Ok(()) => NPCACHE_OK,
             Err(e) => {
-                args.error.get_or_insert_with(|| e.to_string());
-                status_of(&e)
+                let status = status_of(&e);
+                args.error.get_or_insert(e);
+                status
             }
         }
     })
