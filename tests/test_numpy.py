@@ -37,7 +37,8 @@ with Cache(sys.argv[1]) as cache:
     found = {}
     for name in pickle.load(sys.stdin.buffer):
         result = cache.call(name, "1", b"", lambda: 1 / 0)
-        found[name] = [(array.tobytes(), array.dtype, array.shape, array.strides) for array in result.arrays], result.origin
+        arrays = [(array.tobytes(), array.dtype, array.shape, array.strides) for array in result.arrays]
+        found[name] = arrays, result.origin
 pickle.dump(found, sys.stdout.buffer)
 """
 
@@ -121,7 +122,8 @@ def test_every_shape_is_read_bit_for_bit(cache_path):
 
 def test_views_with_any_strides_are_stored_whole(cache_path):
     whole = filled(np.dtype("<i4"), (6, 8, 10))
-    views = [whole[::2, ::-1, 3:], whole.T, whole.transpose(1, 0, 2), whole[:, :, 0], np.broadcast_to(whole[0, 0], (5, 10))]
+    views = [whole[::2, ::-1, 3:], whole.T, whole.transpose(1, 0, 2), whole[:, :, 0]]
+    views.append(np.broadcast_to(whole[0, 0], (5, 10)))
     with Cache(cache_path) as cache:
         for i, view in enumerate(views):
             result = cache.call(f"view {i}", "1", b"", lambda view=view: view)
@@ -250,8 +252,8 @@ def test_what_numpy_cannot_read_is_refused(cache_path):
             ("[('x\\'', '<f8')]", (1,), "quotes"),
         ]:
             output = cache.begin("refused", "1")
-            numbers = driver._numbers(shape)
-            address = driver.library.npcache_output_alloc_descr(output._output, None, descr.encode(), len(shape), numbers, 0)
+            arguments = (None, descr.encode(), len(shape), driver._numbers(shape), 0)
+            address = driver.library.npcache_output_alloc_descr(output._output, *arguments)
             assert address is None
             output.commit()
             with pytest.raises(driver.Error, match=words):

@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import driver
 import numpy as np
 import pytest
 from conftest import compile_program
@@ -239,36 +237,27 @@ def test_two_hundred_kills_leave_only_whole_entries(workers, record_property):
         assert_nothing_unknown(workers.path)
         if run % 20 < 19:
             continue
-        # What was begun is there whole, or not at all.
+        # What was begun is there whole, or not at all; each kill costs at most the one that it interrupted.
         computed = {key for key, _ in workers.computed()}
+        on_disk = sum(1 for _ in workers.path.glob("numbers/??/*.npy"))
+        assert len(computed) - 20 <= on_disk <= len(computed)
         with Cache(workers.path) as cache:
+            found = 0
             for key in computed:
                 begun = cache.begin("numbers", "1", key_bytes(key))
                 if not isinstance(begun, Result):
                     begun.abandon()
                     continue
+                found += 1
                 assert np.array_equal(begun.array, numbers(key))
                 assert np.array_equal(np.load(begun.path), numbers(key))
-                entries += 1
-            on_disk = sum(1 for _ in workers.path.glob("numbers/??/*.npy"))
-            assert len(computed) - 20 <= on_disk <= len(computed)
-            assert entries_found(cache, computed) == on_disk
+            assert found == on_disk, "not every entry is whole"
             cache.clear()
+        entries += found
         workers.counts.write_bytes(b"")
     record_property("entries", entries)
     print(f"{killed_in_work} of 200 writers killed in their work; {entries} entries found, all whole")
     assert killed_in_work > 190 and entries > 2000, (killed_in_work, entries)
-
-
-def entries_found(cache, keys):
-    found = 0
-    for key in keys:
-        begun = cache.begin("numbers", "1", key_bytes(key))
-        if isinstance(begun, Result):
-            found += 1
-        else:
-            begun.abandon()
-    return found
 
 
 def test_ctrl_c_ends_a_waiting_c_program_at_once(workers):
@@ -320,7 +309,9 @@ except KeyboardInterrupt:
             output.abandon()
 
 
-def test_what_was_begun_before_a_clear_is_not_stored_after_it(cache_path):
+@pytest.mark.parametrize("memory", [0, 1 << 24])
+def test_what_was_begun_before_a_clear_is_not_stored_after_it(cache_path, monkeypatch, memory):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", str(memory))
     with Cache(cache_path) as cache:
         for clear in ("cache.clear()", "cache.clear_function('cleared')"):
             output = cache.begin("cleared", "1")
@@ -362,6 +353,49 @@ def test_what_was_stored_before_a_clear_is_not_found_after_it(workers):
         run_python("with Cache(sys.argv[1]) as cache: cache.clear()", workers.path)
         assert cache.call("numbers", "1", key_bytes(3), lambda: numbers(3)).origin == COMPUTED
     assert [origin for _, origin, _ in workers.run(1, keys=(0, 20))].count(COMPUTED) == 19
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 24])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_result_outlives_a_clear_however_they_race(cache_path, tmp_path, monkeypatch, threads, memory):
+    """The function returns a number that rises; after a clear nobody is given a smaller one than it rose to before."""
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", str(memory))
+    number, cleared = tmp_path / "number", tmp_path / "cleared"
+
+    def write(path, value):
+        path.with_suffix(".new").write_text(str(value))
+        path.with_suffix(".new").rename(path)
+
+    write(number, 0)
+    write(cleared, 0)
+    until = time.monotonic() + 1.5
+
+    def call(cache, chance):
+        calls = 0
+        while time.monotonic() < until:
+            at_least = int(cleared.read_text())
+            compute = lambda: np.array([int(number.read_text())])  # noqa: E731
+            found = cache.call("rises", "1", bytes([chance.randrange(3)]), compute).array[0]
+            assert found >= at_least, f"{found} is found after a clear at {at_least}"
+            calls += 1
+        return calls
+
+    def process(seed):
+        with Cache(cache_path) as cache:
+            others = [in_thread(lambda i=i: call(cache, random.Random(seed + i))) for i in range(1, threads)]
+            return call(cache, random.Random(seed)) + sum(other() for other in others)
+
+    children = [Forked(lambda seed=seed: process(seed)) for seed in (10, 20, 30)]
+    with Cache(cache_path) as cache:
+        clears = 0
+        while time.monotonic() < until:
+            clears += 1
+            write(number, clears)
+            cache.clear() if clears % 2 else cache.clear_function("rises")
+            write(cleared, clears)
+    calls = sum(child.answer() for child in children)
+    assert calls > 10 * clears > 100, (calls, clears)
+    assert_nothing_unknown(cache_path)
 
 
 def test_after_lock_timeout_a_waiting_process_computes_too(workers):
@@ -430,7 +464,9 @@ def test_flight_thread_shares_within_a_process(workers):
     assert sorted(origin for _, origin, _ in calls) == 3 * [COMPUTED] + 9 * [SHARED]
 
 
-def test_parent_and_children_of_a_fork_exclude_each_other(cache_path, tmp_path):
+@pytest.mark.parametrize("memory", [0, 1 << 24])
+def test_parent_and_children_of_a_fork_exclude_each_other(cache_path, tmp_path, monkeypatch, memory):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", str(memory))
     counts = tmp_path / "counts"
     stop = threading.Event()
 
@@ -453,13 +489,16 @@ def test_parent_and_children_of_a_fork_exclude_each_other(cache_path, tmp_path):
             return i
 
         hammers = [in_thread(lambda n=n: hammer(n)) for n in range(3)]
-        for rounds in range(12):
-            action = lambda: cache.call("forked", "1", bytes([rounds]), compute).origin  # noqa: E731, B023
-            children = [Forked(action) for _ in range(3)]
-            origins = [action()] + [child.answer() for child in children]
-            assert origins.count(COMPUTED) == 1, origins
-        stop.set()
-        assert sum(thread() for thread in hammers) > 100
+        try:
+            for rounds in range(12):
+                action = lambda: cache.call("forked", "1", bytes([rounds]), compute).origin  # noqa: E731, B023
+                children = [Forked(action) for _ in range(3)]
+                origins = [action()] + [child.answer() for child in children]
+                assert origins.count(COMPUTED) == 1, origins
+        finally:  # before the cache is freed
+            stop.set()
+            calls = [thread() for thread in hammers]
+        assert sum(calls) > 100
     assert counts.stat().st_size == 12
     assert_nothing_unknown(cache_path)
 

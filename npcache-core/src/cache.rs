@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, OFlags, fstat};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::args::Canonical;
@@ -19,12 +19,12 @@ use crate::error::{Error, Result, Unstored};
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
-use crate::map::Memory;
+use crate::map::{Memory, statx_of};
 use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
 use crate::output::{Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
-use crate::store::{Directory, entry_path, function_directory, retry};
+use crate::store::{Directory, born, entry_path, function_directory, nanoseconds, retry};
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
 /// where copying costs what mapping and its page faults do.
@@ -213,7 +213,14 @@ impl Cache {
                 .raise_generation(slot, self.inner.options.lock_timeout)
                 .map_err(|e| Error::io("lock .npcache/lock to clear", root.directory.path(), e))
         };
-        raise()?;
+        if let Err(e) = raise() {
+            // A full disk has no room for the first generation; then room is made first.
+            if !matches!(&e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull) {
+                return Err(e);
+            }
+            state.directory.sweep(function.as_deref())?;
+            raise()?;
+        }
         state.directory.sweep(function.as_deref())?;
         // What was begun, or read, while the sweep went on is older than the clear too.
         raise()?;
@@ -355,7 +362,7 @@ impl Function {
             let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
             match call.look_on_disk(root.state(options), &call.path()) {
                 Found::Hit(buffer) => Some(buffer),
-                Found::Nothing | Found::Bad => None,
+                Found::Nothing | Found::Bad | Found::Unreadable => None,
             }
         })
     }
@@ -477,8 +484,10 @@ enum Step {
 enum Found {
     Hit(Buffer),
     Nothing,
-    /// Something that is no entry of this key, or not a whole one.
+    /// Something that is no entry of this key, or not a whole one, and is to be replaced.
     Bad,
+    /// Something that cannot be read just now.
+    Unreadable,
 }
 
 impl Call<'_> {
@@ -502,7 +511,7 @@ impl Call<'_> {
                     );
                     return Step::Hit(buffer);
                 }
-                Found::Nothing | Found::Bad => {}
+                Found::Nothing | Found::Bad | Found::Unreadable => {}
             }
             let seat = if self.function.sharing == Sharing::Off {
                 None
@@ -511,10 +520,14 @@ impl Call<'_> {
                     Joined::Landed(buffer) => return Step::Hit(buffer),
                     Joined::Ended => continue,
                     Joined::Own => None,
-                    Joined::TimedOut if self.is_patient(state) => None,
+                    Joined::TimedOut if self.has_waited_enough(state) => None,
                     Joined::TimedOut => return Step::Busy,
                     Joined::Leader(mut seat) => match self.lead(state, &mut seat, &path) {
-                        Lead::Compute => Some(seat),
+                        Lead::Compute => {
+                            state.forget_wait(&self.key);
+                            Some(seat)
+                        }
+                        Lead::Overdue => Some(seat),
                         Lead::Hit(buffer) => {
                             seat.land(buffer.with_origin(Origin::Shared));
                             return Step::Hit(buffer);
@@ -529,17 +542,18 @@ impl Call<'_> {
             if !generation.agrees(&full) {
                 continue;
             }
-            let replace = match self.look_on_disk(state, &path) {
+            let found = self.look_on_disk(state, &path);
+            let unreadable = matches!(found, Found::Unreadable);
+            let replace = match found {
                 Found::Hit(buffer) => {
                     if let Some(seat) = seat {
                         seat.land(buffer.with_origin(Origin::Shared));
                     }
                     return Step::Hit(buffer);
                 }
-                Found::Nothing => self.options.mode == Mode::Refresh,
+                Found::Nothing | Found::Unreadable => self.options.mode == Mode::Refresh,
                 Found::Bad => true,
             };
-            state.forget_wait(&self.key);
             let place = Place {
                 state: state.clone(),
                 slot: self.function.slot,
@@ -547,6 +561,7 @@ impl Call<'_> {
                 path,
                 below_root: self.below_root(),
                 replace,
+                unreadable,
                 min_compute: self.options.min_compute,
                 epoch: epoch(),
             };
@@ -577,7 +592,7 @@ impl Call<'_> {
             }
             let rest = self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if rest.is_some_and(|rest| rest.is_zero()) {
-                return if self.is_patient(state) { Lead::Compute } else { Lead::Busy };
+                return if self.has_waited_enough(state) { Lead::Overdue } else { Lead::Busy };
             }
             state.wait(word, pause.min(rest.unwrap_or(POLL)));
             pause = (2 * pause).min(POLL);
@@ -593,9 +608,9 @@ impl Call<'_> {
         self.began.checked_add(wait)
     }
 
-    /// Past the deadline: whether it was `lock_timeout`, counting the calls before this one that came back busy, so
-    /// that the caller now computes as well.
-    fn is_patient(&self, state: &State) -> bool {
+    /// Past the deadline: whether whoever computes has kept others waiting for `lock_timeout`, counting the calls that came
+    /// back busy, so that the caller now computes as well.
+    fn has_waited_enough(&self, state: &State) -> bool {
         match self.wait {
             Wait::Patiently => true,
             Wait::AtMost(_) => state.waited(&self.key, self.began) >= self.options.lock_timeout,
@@ -623,16 +638,16 @@ impl Call<'_> {
         let name = std::ffi::CStr::from_bytes_with_nul(name).expect("the end of a C string");
         let file = match state.directory.open_file(name, OFlags::RDONLY) {
             Ok(file) => file,
-            // A link or a socket.
-            Err(Errno::LOOP | Errno::NXIO) => return Found::Bad,
-            // Absent, or not to be had: then it is computed, and publishing says what is the matter.
-            Err(_) => return Found::Nothing,
+            Err(Errno::NOENT) => return Found::Nothing,
+            // A link, a socket, a pipe, a device, or what this process may not read.
+            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM) => return Found::Bad,
+            Err(_) => return Found::Unreadable,
         };
         match self.load(state, &file) {
             Ok(Some((arrays, memory))) => Found::Hit(Buffer::loaded(arrays, memory, path.clone())),
-            Ok(None) => Found::Bad,
-            Err(Errno::ISDIR) => Found::Bad,
-            Err(_) => Found::Nothing,
+            // A pipe with a writer has nothing to read; a directory is none to read.
+            Ok(None) | Err(Errno::AGAIN | Errno::ISDIR | Errno::INVAL) => Found::Bad,
+            Err(_) => Found::Unreadable,
         }
     }
 
@@ -655,9 +670,9 @@ impl Call<'_> {
                 return Ok(Some(found));
             }
         }
-        let stat = fstat(file)?;
-        let len = usize::try_from(stat.st_size).unwrap_or(0);
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len <= start.len() {
+        let stat = statx_of(file.as_fd())?;
+        let len = usize::try_from(stat.stx_size).unwrap_or(0);
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile || len <= start.len() {
             return Ok(None);
         }
         if len < MAP_FROM {
@@ -676,14 +691,18 @@ impl Call<'_> {
 
         let memory = Memory::map(file.as_fd(), &stat)?;
         let Ok(parsed) = entry::parse(memory.as_slice(), &self.key) else { return Ok(None) };
-        let mtime = stat.st_mtime as i64 * 1_000_000_000 + stat.st_mtime_nsec as i64;
-        let found = entry::Origin { inode: stat.st_ino, mtime, boot: crate::state::boot_id() };
+        let found = entry::Origin {
+            inode: stat.stx_ino,
+            mtime: nanoseconds(stat.stx_mtime),
+            born: born(&stat),
+            boot: crate::state::boot_id(),
+        };
         let once = (self.key, found.inode, found.mtime);
         let verify = match self.options.verify {
             Verify::Never => false,
             Verify::Always => true,
             Verify::Auto => {
-                let as_written = parsed.origin == found && found.boot != [0; 16];
+                let as_written = parsed.origin == found && found.boot != [0; 16] && found.born != 0;
                 !as_written && !state.verified.lock().contains(&once)
             }
         };
@@ -705,6 +724,8 @@ impl Call<'_> {
 
 enum Lead {
     Compute,
+    /// Compute, though another process does and has been for too long.
+    Overdue,
     Hit(Buffer),
     Busy,
     Retired,

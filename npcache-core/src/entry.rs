@@ -82,8 +82,11 @@ impl Array {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub(crate) inode: u64,
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since 1970, as for `born`.
     pub(crate) mtime: i64,
+    /// When the inode was made; 0 where the file system does not tell. Nobody can set it, so a file that took over the
+    /// inode number of a removed one is told from it.
+    pub(crate) born: i64,
     /// The boot it was written in.
     pub(crate) boot: [u8; 16],
 }
@@ -148,6 +151,7 @@ impl<'a> Encoded<'a> {
         put(80, &origin.inode.to_le_bytes());
         put(88, &origin.mtime.to_le_bytes());
         put(96, &origin.boot);
+        put(136, &origin.born.to_le_bytes());
         put(112, &headers_hash.to_le_bytes());
         put(120, &data_hash.to_le_bytes());
         put(128, &chain(0, &footer[header_len..]).to_le_bytes());
@@ -222,6 +226,7 @@ pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Parsed, &'static str> {
         inode: u64::from_le_bytes(tail.get(80)),
         mtime: i64::from_le_bytes(tail.get(88)),
         boot: tail.get(96),
+        born: i64::from_le_bytes(tail.get(136)),
     };
     Ok(Parsed { arrays, origin, data_hash: u64::from_le_bytes(tail.get(120)) })
 }

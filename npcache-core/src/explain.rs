@@ -1,6 +1,7 @@
 //! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
 
 use std::fmt::Write;
+use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
@@ -12,7 +13,7 @@ use crate::cbor::{Call, Value};
 use crate::entry;
 use crate::error::{Error, Result};
 use crate::key::{Identity, Key};
-use crate::map::Memory;
+use crate::map::{Memory, statx_of};
 use crate::output::describe_arguments;
 use crate::store::{Directory, entry_path, function_directory};
 
@@ -296,9 +297,9 @@ fn read_metadata(
     path: &std::ffi::CStr,
 ) -> Option<Result<Json, &'static str>> {
     let file = directory.open_file(path, OFlags::RDONLY).ok()?;
-    let stat = rustix::fs::fstat(&file).ok()?;
+    let stat = statx_of(file.as_fd()).ok()?;
     let read = || {
-        let memory = Memory::map(std::os::fd::AsFd::as_fd(&file), &stat).map_err(|_| "it cannot be read")?;
+        let memory = Memory::map(file.as_fd(), &stat).map_err(|_| "it cannot be read")?;
         entry::parse(memory.as_slice(), key)?;
         serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
     };

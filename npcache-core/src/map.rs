@@ -6,10 +6,10 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use rustix::fs::{Mode, OFlags, Stat, fstat};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, statx};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ enum Kind {
     Mapped,
     /// Mapped from an entry, to be read.
     File {
-        device: u64,
+        device: (u32, u32),
         inode: u64,
     },
     /// No byte at all; the pointer dangles, aligned.
@@ -79,12 +79,12 @@ impl Memory {
     }
 
     /// A whole file, to read: `stat` is its own. The file is not to be shortened while it is mapped.
-    pub(crate) fn map(file: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<Memory> {
-        let len = usize::try_from(stat.st_size).unwrap_or(0);
+    pub(crate) fn map(file: BorrowedFd<'_>, stat: &Statx) -> rustix::io::Result<Memory> {
+        let len = usize::try_from(stat.stx_size).unwrap_or(0);
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
-        Ok(Memory { start, len, kind: Kind::File { device: stat.st_dev, inode: stat.st_ino } })
+        Ok(Memory { start, len, kind: Kind::File { device: device(stat), inode: stat.stx_ino } })
     }
 
     /// A copy.
@@ -100,8 +100,8 @@ impl Memory {
         let Kind::File { device, inode } = self.kind else { return None };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let stat = fstat(&file).ok()?;
-        if (stat.st_dev, stat.st_ino, stat.st_size) != (device, inode, self.len as i64) {
+        let stat = statx_of(file.as_fd()).ok()?;
+        if (self::device(&stat), stat.stx_ino, stat.stx_size) != (device, inode, self.len as u64) {
             return None;
         }
         let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -136,6 +136,15 @@ impl Drop for Memory {
             Kind::Empty => {}
         }
     }
+}
+
+/// What the system says of an open file, with the time of its birth.
+pub(crate) fn statx_of(file: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
+    statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
 #[repr(align(64))]

@@ -20,7 +20,7 @@ use crate::key::{Identity, Key};
 use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
 use crate::state::{Generation, Slot, State};
-use crate::store::write_all;
+use crate::store::{Published, write_all};
 
 /// Names of arrays and notes have at most this many bytes.
 const MAX_NAME: usize = 1024;
@@ -67,6 +67,8 @@ pub(crate) struct Place {
     pub(crate) below_root: usize,
     /// Whether what stands there is to be replaced: it is damaged, or the call is to refresh it.
     pub(crate) replace: bool,
+    /// Whether something stands there that could not be read.
+    pub(crate) unreadable: bool,
     /// What took less is not stored.
     pub(crate) min_compute: Duration,
     pub(crate) epoch: u64,
@@ -319,7 +321,7 @@ impl Output {
             return Err(Unstored::Cheap);
         }
         let metadata = self.metadata(took);
-        place.state.directory.publish(
+        let published = place.state.directory.publish(
             place.name(),
             place.replace,
             |file, origin| {
@@ -327,7 +329,12 @@ impl Output {
                 write_all(file, &mut Encoded::new(&self.task.key, arrays, &metadata, origin).pieces())
             },
             || place.state.permit(place.slot, place.generation),
-        )
+        )?;
+        match published {
+            // What is there is another caller's result of the same call, as far as that can be told.
+            Published::Already if place.unreadable => Err(Unstored::Io),
+            Published::Now | Published::Already => Ok(()),
+        }
     }
 
     /// What an entry says of itself: JSON, see `docs/format.md`.

@@ -37,6 +37,9 @@ const CLEARING: u64 = 0;
 /// name falls on it.
 const GENERATIONS: usize = 256;
 
+/// Their length in the lock file.
+const GENERATIONS_LEN: u64 = 8 * GENERATIONS as u64;
+
 /// Length of the state page; what is not used yet is for counters.
 const PAGE_LEN: usize = 64 << 10;
 
@@ -67,7 +70,7 @@ pub(crate) struct State {
     pub(crate) memory: Option<Table>,
     /// Entries not known from this boot whose data was verified by this process: key, inode, mtime.
     pub(crate) verified: parking_lot::Mutex<std::collections::HashSet<(Key, u64, i64)>>,
-    /// For each key that a call came back busy from: when the first of these calls began, and the last ended.
+    /// For each key that calls came back busy from: when the first of them began, and the last ended.
     waits: Mutex<HashMap<Key, (Instant, Instant)>>,
     /// The lock file is gone from the directory; new calls go to a new State.
     retired: AtomicBool,
@@ -127,16 +130,19 @@ impl State {
         matches!(self.locks, Err(Unstored::Removed))
     }
 
-    /// The generation of a function's entries: changes with every clear that concerns it.
+    /// The generation of a function's entries: changes with every clear that concerns it. No system call, where there is
+    /// a page.
     pub(crate) fn generation(&self, slot: Slot) -> Generation {
-        let page = self.page.as_ref().map_or(0, |page| page.generation(slot));
-        Generation { page, file: None }
+        match &self.page {
+            Some(page) => Generation { page: page.generation(slot), file: None },
+            None => self.full_generation(slot),
+        }
     }
 
     /// The same, with the lock file's opinion: what a publisher compares. One system call.
     pub(crate) fn full_generation(&self, slot: Slot) -> Generation {
-        let file = self.locks.as_ref().ok().and_then(|locks| locks.generation(slot));
-        Generation { file, ..self.generation(slot) }
+        let page = self.page.as_ref().map_or(0, |page| page.generation(slot));
+        Generation { page, file: self.locks.as_ref().ok().and_then(|locks| locks.generation(slot)) }
     }
 
     /// Tries to become the one process that computes `key`.
@@ -209,18 +215,19 @@ impl State {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        let mut count = [0; 8];
-        retry(|| rustix::io::pread(file.fd(), &mut count, slot.offset()))?;
-        let next = u64::from_le_bytes(count).wrapping_add(1);
-        retry(|| rustix::io::pwrite(file.fd(), &next.to_le_bytes(), slot.offset()))?;
         if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
             page.shared().generations[slot.0].fetch_add(1, Ordering::AcqRel);
         }
+        let mut count = [0; 8];
+        retry(|| rustix::io::pread(file.fd(), &mut count, slot.offset()))?;
+        let next = u64::from_le_bytes(count).wrapping_add(1);
+        below_size_limit(GENERATIONS_LEN)?;
+        retry(|| rustix::io::pwrite(file.fd(), &next.to_le_bytes(), slot.offset()))?;
         Ok(())
     }
 
-    /// Notes that a call which began at `began` waited for `key` in vain, and tells for how long it and those right
-    /// before it did in all.
+    /// Notes that a call which began at `began` waited for `key` in vain, and tells for how long whoever computes it has
+    /// kept this process waiting, as far as such calls followed each other.
     pub(crate) fn waited(&self, key: &Key, began: Instant) -> Duration {
         let now = Instant::now();
         let mut waits = lock(&self.waits);
@@ -230,7 +237,7 @@ impl State {
         now.duration_since(*first)
     }
 
-    /// The wait for `key` is over.
+    /// Whoever computed `key` does no more.
     pub(crate) fn forget_wait(&self, key: &Key) {
         let mut waits = lock(&self.waits);
         if !waits.is_empty() {
@@ -283,7 +290,7 @@ pub(crate) struct Generation {
 impl Generation {
     /// Whether no clear came between the two, as far as both know.
     pub(crate) fn agrees(&self, later: &Generation) -> bool {
-        self.page == later.page
+        self.page == later.page && (self.file.is_none() || later.file.is_none() || self.file == later.file)
     }
 }
 
@@ -315,6 +322,11 @@ impl Locks {
     fn open(directory: &Directory) -> rustix::io::Result<Locks> {
         directory.make_admin()?;
         let file = LockFile::new(directory.open_admin_file(LOCK_FILE)?);
+        if fstat(file.fd())?.st_size < GENERATIONS_LEN as i64 {
+            // Room for the generations, so that a full disk can be cleared. Where there is none now, later perhaps.
+            let allocate = || fallocate(file.fd(), rustix::fs::FallocateFlags::empty(), 0, GENERATIONS_LEN);
+            let _ = below_size_limit(GENERATIONS_LEN).and_then(|()| retry(allocate));
+        }
         Ok(Locks { file, held: Mutex::default() })
     }
 

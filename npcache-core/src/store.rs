@@ -16,12 +16,13 @@ use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, chmodat, fchmod, flock,
-    fstat, futimens, linkat, mkdirat, openat, renameat, renameat_with, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp,
+    Timespec, Timestamps, chmodat, fchmod, flock, fstat, futimens, linkat, mkdirat, openat, openat2,
+    renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -29,6 +30,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::entry::{FORMAT, Origin};
 use crate::error::{Error, Result, Unstored};
 use crate::key::Key;
+use crate::map::statx_of;
 
 /// The names at the root that are not functions.
 const FORMAT_FILE: &CStr = c".npcache-format";
@@ -48,6 +50,9 @@ const GROUP_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o2775);
 
 /// A name longer than this is cut and its hash appended: directories have names of at most 255 bytes.
 const MAX_DIRECTORY_NAME: usize = 200;
+
+/// Set once the system has said that it has no `openat2`.
+static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 /// The root of a cache, open.
 pub(crate) struct Directory {
@@ -129,7 +134,7 @@ impl Directory {
                     let write =
                         |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
                     match self.publish(name, false, write, || Ok(())) {
-                        Ok(()) => {}
+                        Ok(_) => {}
                         Err(_) if self.read_small(name).is_ok() => {}
                         Err(why) => return Err(unusable(&self.path, &format!("cannot be set up ({why:?})"))),
                     }
@@ -168,10 +173,43 @@ impl Directory {
         Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
     }
 
-    /// Opens a file below the root, never through a link at the last step, never waiting for a pipe.
+    /// Opens a file below the root, never through a link, never waiting for a pipe.
     pub(crate) fn open_file(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        retry(|| openat(&self.root, name, flags, Mode::from_raw_mode(0o666)))
+        self.open_below(name, flags | OFlags::NONBLOCK)
+    }
+
+    fn open_below(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+        if !WITHOUT_OPENAT2.load(Ordering::Relaxed) {
+            let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+            match retry(|| openat2(&self.root, name, flags, mode, resolve)) {
+                // Kernels before 5.6 have no openat2, and some sandboxes forbid what they do not know.
+                Err(Errno::NOSYS) => WITHOUT_OPENAT2.store(true, Ordering::Relaxed),
+                Err(Errno::PERM) => {}
+                // A directory was renamed meanwhile.
+                Err(Errno::AGAIN) => {}
+                other => return other,
+            }
+        }
+        // One step at a time.
+        let mut at = None;
+        let mut steps = name.to_bytes().split(|byte| *byte == b'/').peekable();
+        while let Some(step) = steps.next() {
+            let directory = at.as_ref().unwrap_or(&self.root);
+            let (flags, mode) = match steps.peek() {
+                Some(_) => {
+                    (OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                }
+                None => (flags, mode),
+            };
+            at = Some(match retry(|| openat(directory, step, flags, mode)) {
+                // What a link to be taken for a directory is.
+                Err(Errno::NOTDIR) if steps.peek().is_some() => return Err(Errno::LOOP),
+                other => other?,
+            });
+        }
+        at.ok_or(Errno::NOENT)
     }
 
     /// Opens an administrative file below the root to write it, and makes it if it is not there.
@@ -209,34 +247,36 @@ impl Directory {
         replace: bool,
         write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
         permit: impl FnOnce() -> Result<G, Unstored>,
-    ) -> Result<(), Unstored> {
-        let parent = CString::new(match name.to_bytes().iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => &name.to_bytes()[..slash],
-            None => b".",
-        })
-        .expect("a part of a C string");
+    ) -> Result<Published, Unstored> {
+        let slash = name.to_bytes().iter().rposition(|byte| *byte == b'/');
+        let parent = slash.map_or(c".".to_owned(), |slash| {
+            CString::new(&name.to_bytes()[..slash]).expect("a part of a C string")
+        });
+        let leaf = slash.map_or(name, |slash| {
+            CStr::from_bytes_with_nul(&name.to_bytes_with_nul()[slash + 1..]).expect("the end of a C string")
+        });
         let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let mut made = 0;
-        let mut temporary = loop {
-            match retry(|| openat(&self.root, &parent, unnamed, ENTRY_MODE)) {
-                Ok(file) => break Temporary { file, name: None, directory: self },
-                // A sweep may remove the directory again between making and using it; twice is bad luck.
-                Err(Errno::NOENT) if made < 2 => {
-                    made += 1;
-                    self.make_directories(&parent)?;
-                }
-                Err(Errno::NOENT) => return Err(Unstored::Removed),
-                // The file system has no unnamed files (EISDIR: nor does the kernel).
-                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
-                    break self.named_temporary()?;
-                }
-                Err(e) => return Err(e.into()),
+        let in_parent = self.open_parent(&parent)?;
+        let mut temporary = match retry(|| openat(&in_parent, c".", unnamed, ENTRY_MODE)) {
+            Ok(file) => Temporary { file, name: None, directory: self },
+            // The file system has no unnamed files (EISDIR: nor does the kernel).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => self.named_temporary()?,
+            Err(Errno::NOENT) => {
+                // The parent was swept just now.
+                let in_parent = self.open_parent(&parent)?;
+                let file = retry(|| openat(&in_parent, c".", unnamed, ENTRY_MODE))?;
+                Temporary { file, name: None, directory: self }
             }
+            Err(e) => return Err(e.into()),
         };
-        let stat = fstat(&temporary.file)?;
+        let stat = statx_of(temporary.file.as_fd())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let origin =
-            Origin { inode: stat.st_ino, mtime: now.as_nanos() as i64, boot: crate::state::boot_id() };
+        let origin = Origin {
+            inode: stat.stx_ino,
+            mtime: now.as_nanos() as i64,
+            born: born(&stat),
+            boot: crate::state::boot_id(),
+        };
         write(&temporary.file, &origin)?;
         if self.group {
             fchmod(&temporary.file, ENTRY_MODE)?;
@@ -244,22 +284,32 @@ impl Directory {
         let mtime = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
         futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
         let _permission = permit()?;
-        if replace {
-            temporary.rename_over(name)
-        } else {
-            match temporary.link(name) {
-                // Its directory was swept since; only the directory has to be made again.
-                Err(Errno::NOENT) => {
-                    self.make_directories(&parent)?;
-                    temporary.link(name)
-                }
-                other => other,
+        let mut give_name = |parent: &OwnedFd| {
+            if replace { temporary.rename_over(parent, leaf) } else { temporary.link(parent, leaf) }
+        };
+        let named = match give_name(&in_parent) {
+            // Its directory was swept since; only the directory has to be made again.
+            Err(Errno::NOENT) => give_name(&self.open_parent(&parent)?),
+            other => other,
+        };
+        match named {
+            Ok(()) => Ok(Published::Now),
+            Err(Errno::EXIST) => Ok(Published::Already),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Opens the directory of an entry, and makes it if it is not there.
+    fn open_parent(&self, parent: &CStr) -> Result<OwnedFd, Unstored> {
+        let open = || self.open_below(parent, OFlags::PATH | OFlags::DIRECTORY);
+        // A sweep may remove it again between making and using it; twice is bad luck.
+        for _ in 0..2 {
+            match open() {
+                Err(Errno::NOENT) => self.make_directories(parent)?,
+                other => return Ok(other?),
             }
         }
-        .or_else(|e| match e {
-            Errno::EXIST => Ok(()), // somebody else's, of the same call: drop ours
-            e => Err(e.into()),
-        })
+        Ok(open()?)
     }
 
     /// Makes `path`, one or two levels below the root.
@@ -505,14 +555,14 @@ struct Temporary<'d> {
 }
 
 impl Temporary<'_> {
-    /// Gives the file `name`, unless that is taken.
-    fn link(&mut self, name: &CStr) -> rustix::io::Result<()> {
+    /// Gives the file `name` in the directory `to`, unless that is taken.
+    fn link(&mut self, to: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
         let root = &self.directory.root;
         if let Some(temporary) = &self.name {
-            let renamed = match renameat_with(root, temporary, root, name, RenameFlags::NOREPLACE) {
+            let renamed = match renameat_with(root, temporary, to, name, RenameFlags::NOREPLACE) {
                 // Not on this file system: a second name, and `drop` removes the first.
                 Err(Errno::INVAL | Errno::NOSYS) => {
-                    return linkat(root, temporary, root, name, AtFlags::empty());
+                    return linkat(root, temporary, to, name, AtFlags::empty());
                 }
                 other => other,
             };
@@ -522,10 +572,10 @@ impl Temporary<'_> {
             return renamed;
         }
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        match linkat(rustix::fs::CWD, path, root, name, AtFlags::SYMLINK_FOLLOW) {
+        match linkat(rustix::fs::CWD, path, to, name, AtFlags::SYMLINK_FOLLOW) {
             // Without /proc, by the descriptor itself, which older kernels keep for the privileged. The answer to
             // a missing directory is the same, so ask once more.
-            Err(Errno::NOENT) => match linkat(&self.file, c"", root, name, AtFlags::EMPTY_PATH) {
+            Err(Errno::NOENT) => match linkat(&self.file, c"", to, name, AtFlags::EMPTY_PATH) {
                 Err(Errno::PERM) => Err(Errno::NOENT),
                 other => other,
             },
@@ -533,25 +583,24 @@ impl Temporary<'_> {
         }
     }
 
-    /// Gives the file `name`, taking it from whatever has it.
-    fn rename_over(&mut self, name: &CStr) -> rustix::io::Result<()> {
+    /// Gives the file `name` in the directory `to`, taking it from whatever has it.
+    fn rename_over(&mut self, to: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
         let root = &self.directory.root;
         if self.name.is_none() {
             // Locked, so that nobody takes it for a dead process's.
             let _ = flock(&self.file, FlockOperation::NonBlockingLockExclusive);
             let temporary = temporary_name();
-            if self.link(&temporary) == Err(Errno::NOENT) {
-                let _ = self.directory.make_directories(TMP);
-                self.link(&temporary)?;
-            }
+            let in_tmp = self.directory.open_parent(TMP).map_err(|_| Errno::IO)?;
+            let (_, leaf) = temporary.to_bytes_with_nul().split_at(TMP.count_bytes() + 1);
+            self.link(&in_tmp, CStr::from_bytes_with_nul(leaf).expect("the end of a C string"))?;
             self.name = Some(temporary);
         }
         let temporary = self.name.as_ref().expect("set above");
-        let renamed = match renameat(root, temporary, root, name) {
+        let renamed = match renameat(root, temporary, to, name) {
             // A directory stands there. An empty one can go; nothing of npcache's makes one with anything in it.
             Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
-                unlinkat(root, name, AtFlags::REMOVEDIR)?;
-                renameat(root, temporary, root, name)
+                unlinkat(to, name, AtFlags::REMOVEDIR)?;
+                renameat(root, temporary, to, name)
             }
             other => other,
         };
@@ -577,6 +626,23 @@ fn temporary_name() -> CString {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let pid = std::process::id();
     CString::new(format!("{}/{pid}-{now}-{count}", TMP.to_str().expect("ASCII"))).expect("no NUL")
+}
+
+/// Whether publishing gave the file its name.
+pub(crate) enum Published {
+    Now,
+    /// Another has it.
+    Already,
+}
+
+/// When a file was made, in nanoseconds since 1970; 0 where that is not known.
+pub(crate) fn born(stat: &Statx) -> i64 {
+    let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    if known { nanoseconds(stat.stx_btime) } else { 0 }
+}
+
+pub(crate) fn nanoseconds(time: StatxTimestamp) -> i64 {
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec))
 }
 
 /// Writes all the pieces, however many calls it takes.

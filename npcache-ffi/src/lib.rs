@@ -70,13 +70,16 @@ unsafe fn report(
     err: *mut *mut npcache_error,
     outcome: Result<npcache_status, Option<Error>>,
 ) -> npcache_status {
-    let (status, error) = match outcome {
-        Ok(status) => (status, None),
-        Err(Some(e)) => (status_of(&e), Some(npcache_error::new(&e))),
-        Err(None) => (NPCACHE_ERR_INTERNAL, Some(npcache_error::internal())),
-    };
     // SAFETY: the caller's promise.
-    unsafe { give(err, error.map_or(ptr::null_mut(), |e| Box::into_raw(Box::new(e)))) };
+    unsafe { give(err, ptr::null_mut()) };
+    let (status, error) = match outcome {
+        Ok(status) => return status,
+        Err(e) if err.is_null() => return e.map_or(NPCACHE_ERR_INTERNAL, |e| status_of(&e)),
+        Err(Some(e)) => (status_of(&e), npcache_error::new(&e)),
+        Err(None) => (NPCACHE_ERR_INTERNAL, npcache_error::internal()),
+    };
+    // SAFETY: as above, and not NULL.
+    unsafe { give(err, Box::into_raw(Box::new(error))) };
     status
 }
 

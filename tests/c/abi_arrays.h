@@ -286,10 +286,89 @@ static void a_view_is_filled_up_to_its_size(void)
     npcache_free(cache);
 }
 
+/* Small and mapped results, computed and found. */
+static void a_writable_result_is_the_callers_alone(void)
+{
+    npcache *cache = open_cache("writable");
+    int64_t count;
+
+    for (count = 3; count < 200000; count += 100000) {
+        int again;
+        for (again = 0; again < 2; again++) {
+            npcache_buffer *buffer = NULL, *mine = POISON(npcache_buffer), *twice = NULL;
+            npcache_error *error = POISON(npcache_error);
+            npcache_view view;
+            int runs = 0;
+            OK(npcache_call(cache, "halves", "1", &count, sizeof count, halves, &runs, &buffer, NULL));
+            CHECK(runs == !again);
+            OK(npcache_buffer_writable(buffer, &mine, &error));
+            CHECK(error == NULL && holds_halves(mine, count));
+            OK(npcache_buffer_view(buffer, 0, &view, sizeof view));
+            CHECK((view.flags & NPCACHE_WRITABLE) == 0);
+            OK(npcache_buffer_view(mine, 0, &view, sizeof view));
+            CHECK((view.flags & NPCACHE_WRITABLE) != 0 && (uintptr_t)view.data % 64 == 0);
+            ((double *)(uintptr_t)view.data)[count - 1] = -1;
+            ((double *)(uintptr_t)view.data)[0] = -1;
+            OK(npcache_buffer_writable(buffer, &twice, NULL));
+            CHECK(!holds_halves(mine, count) && holds_halves(buffer, count) && holds_halves(twice, count));
+            npcache_buffer_release(buffer);
+            OK(npcache_call(cache, "halves", "1", &count, sizeof count, halves, &runs, &buffer, NULL));
+            CHECK(is_hit(buffer) && holds_halves(buffer, count) && !holds_halves(mine, count));
+            npcache_buffer_release(twice);
+            npcache_buffer_release(mine);
+            npcache_buffer_release(buffer);
+        }
+    }
+    npcache_free(cache);
+}
+
+/* DLManagedTensorVersioned of dlpack.h 1.0. */
+struct tensor {
+    uint32_t major, minor;
+    void *manager;
+    void (*deleter)(struct tensor *self);
+    uint64_t flags;
+    void *data;
+    int32_t device_type, device_id, ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int64_t *shape, *strides;
+    uint64_t byte_offset;
+};
+
+static void a_tensor_outlives_its_buffer(void)
+{
+    npcache *cache = open_cache("tensor");
+    npcache_buffer *buffer = NULL;
+    npcache_error *error = NULL;
+    void *made = POISON(void);
+    struct tensor *tensor;
+
+    OK(npcache_call(cache, "three", "1", NULL, 0, three_arrays, NULL, &buffer, NULL));
+    REFUSED(npcache_buffer_to_dlpack(NULL, 0, &made, &error));
+    CHECK(made == NULL && says(&error, NPCACHE_ERR_ARGUMENT, "buffer"));
+    REFUSED(npcache_buffer_to_dlpack(buffer, 0, NULL, &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "out"));
+    REFUSED(npcache_buffer_to_dlpack(buffer, 3, &made, NULL));
+    REFUSED(npcache_buffer_to_dlpack(buffer, -1, &made, NULL));
+    OK(npcache_buffer_to_dlpack(buffer, 0, &made, NULL));
+    tensor = (struct tensor *)made;
+    CHECK(tensor->data == npcache_buffer_data(buffer, 0, NPCACHE_INT32, NULL));
+    npcache_buffer_release(buffer);
+    npcache_free(cache);
+    CHECK(tensor->major == 1 && tensor->minor == 0 && tensor->flags == 1 && tensor->device_type == 1);
+    CHECK(tensor->ndim == 2 && tensor->shape[0] == 2 && tensor->shape[1] == 3);
+    CHECK(tensor->strides[0] == 1 && tensor->strides[1] == 2 && tensor->byte_offset == 0);
+    CHECK(tensor->code == 0 && tensor->bits == 32 && tensor->lanes == 1 && ((int32_t *)tensor->data)[5] == 5);
+    tensor->deleter(tensor);
+}
+
 static void array_tests(void)
 {
     every_dtype_comes_back_however_it_was_given();
     other_types_are_carried_by_their_descr();
     arrays_of_no_size_no_and_many_dimensions_come_back();
     a_view_is_filled_up_to_its_size();
+    a_writable_result_is_the_callers_alone();
+    a_tensor_outlives_its_buffer();
 }

@@ -191,7 +191,7 @@ static void short_waits_add_up_to_the_lock_timeout(void)
     OK(asker.status);
     CHECK(busy > 0 && busy < 1000 && asker.computed && holds_halves(asker.buffer, 11));
     npcache_buffer_release(asker.buffer);
-    /* The first one's result comes too late to be stored, but is good. */
+    /* The first one's result is good all the same, and in its place. */
     OK(put_halves(todo, 11));
     OK(npcache_end(todo, &hit, NULL));
     CHECK(is_computed(hit));
@@ -339,6 +339,64 @@ static void code_in_no_object_needs_a_version(void)
     npcache_free(cache);
 }
 
+/* What the text that explains a call contains. */
+static int explains(npcache *cache, npcache_function *function, const npcache_args *args, const char *words)
+{
+    char *text = POISON(char);
+    int holds;
+    OK(npcache_explain(cache, function, args, &text, NULL));
+    holds = text && strstr(text, words);
+    if (!holds)
+        printf("    the explanation, without \"%s\": %s\n", words, text ? text : "NULL");
+    npcache_text_free(text);
+    return holds;
+}
+
+static void one_call_is_looked_up_explained_and_forgotten(void)
+{
+    npcache *cache = open_cache("lookup");
+    npcache_function *function = NULL, *other = NULL;
+    npcache_args *three = npcache_args_new(), *four = npcache_args_new();
+    npcache_buffer *hit = POISON(npcache_buffer);
+    npcache_output *todo = NULL;
+
+    OK(npcache_args_add_int(three, 3));
+    OK(npcache_args_add_int(four, 4));
+    OK(npcache_function_new(cache, "lookup", "version one", &function, NULL));
+    OK(npcache_function_new(cache, "lookup", "version two", &other, NULL));
+    OK(npcache_lookup(function, three, &hit, NULL));
+    CHECK(hit == NULL);
+    OK(npcache_forget(function, three, NULL)); /* nothing there is no error */
+    OK(npcache_begin(function, three, 0, &hit, &todo, NULL));
+    CHECK(todo != NULL);
+    OK(put_halves(todo, 3));
+    OK(npcache_end(todo, NULL, NULL));
+
+    OK(npcache_lookup(function, three, &hit, NULL));
+    CHECK(is_hit(hit) && holds_halves(hit, 3) && npcache_buffer_seconds(hit) >= 0);
+    npcache_buffer_release(hit);
+    OK(npcache_lookup(function, four, &hit, NULL));
+    CHECK(hit == NULL);
+    OK(npcache_lookup(other, three, &hit, NULL));
+    CHECK(hit == NULL);
+    CHECK(explains(cache, function, three, ""));
+    CHECK(explains(NULL, function, four, "3"));
+    CHECK(explains(cache, other, three, "version one"));
+    OK(npcache_forget(function, four, NULL));
+    OK(npcache_lookup(function, three, &hit, NULL));
+    CHECK(is_hit(hit));
+    OK(npcache_forget(function, three, NULL));
+    CHECK(holds_halves(hit, 3) && !exists(npcache_buffer_path(hit)));
+    npcache_buffer_release(hit);
+    OK(npcache_lookup(function, three, &hit, NULL));
+    CHECK(hit == NULL);
+    npcache_args_free(three);
+    npcache_args_free(four);
+    npcache_function_free(other);
+    npcache_function_free(function);
+    npcache_free(cache);
+}
+
 static void split_tests(void)
 {
     begin_gives_a_task_and_then_a_hit();
@@ -347,5 +405,6 @@ static void split_tests(void)
     short_waits_add_up_to_the_lock_timeout();
     sixteen_threads_compute_once();
     versions_objects_and_dependencies_make_the_key();
+    one_call_is_looked_up_explained_and_forgotten();
     code_in_no_object_needs_a_version();
 }

@@ -3,10 +3,10 @@
  *
  *     worker DIRECTORY THREADS MILLISECONDS COUNTS FIRST LAST
  *
- * Opens the cache, says "ready", waits for the end of its standard input, and calls `numbers` for every key from FIRST to
- * LAST in each of its threads. The function appends a line "key pid" to the file COUNTS, sleeps, and fills an array that
- * depends on the key alone. Each call's "key origin stored" goes to standard output. Ends with 0 if every result was
- * right. How the cache behaves is set by the NPCACHE_ environment variables.
+ * Opens the cache, says "ready", waits for the end of its standard input, and calls `numbers` in each of its threads
+ * for every key from FIRST to LAST, without LAST. The function appends a line "key pid" to the file COUNTS, sleeps, and
+ * fills an array that depends on the key alone. Each call's "key origin stored" goes to standard output. Ends with 0 if
+ * every result was right. How the cache behaves is set by the NPCACHE_ environment variables.
  */
 #define _POSIX_C_SOURCE 200809L
 
