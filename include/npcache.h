@@ -546,8 +546,8 @@ void *npcache_output_alloc(npcache_output *output,
                            uint32_t flags);
 
 /**
- * npcache_output_alloc for any fixed-size element type, by numpy's name for it: ">f4", "<U10", "|S5", "<M8[ns]", or
- * for a structure "[('x', '<f8'), ('label', '|S4')]". Object types are refused.
+ * npcache_output_alloc for any fixed-size element type, by numpy's name for it: `>f4`, `<U10`, `|S5`, `<M8[ns]`, or
+ * for a structure `[('x', '<f8'), ('label', '|S4')]`. Object types are refused.
  *
  * The caller sees to it that: As npcache_output_alloc; `descr` is a C string.
  */

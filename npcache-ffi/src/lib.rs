@@ -8,7 +8,7 @@
 //!   an error. No Rust reference appears in a signature.
 //! - No panic crosses the boundary: the body of a function runs in [`guard`] or [`answer`]. The user's own function
 //!   never does, so that its exceptions pass through; see [`cache::npcache_call`].
-//! - Out-parameters are written once, by [`give`] or [`refuse`].
+//! - Out-parameters are cleared first, by [`required`], and written on success alone.
 
 #![allow(non_camel_case_types)]
 

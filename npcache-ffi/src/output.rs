@@ -111,8 +111,8 @@ pub unsafe extern "C" fn npcache_output_alloc(
     unsafe { alloc(output, array_name, || Ok(DType::from_code(dtype)?.into()), ndim, shape, flags) }
 }
 
-/// npcache_output_alloc for any fixed-size element type, by numpy's name for it: ">f4", "<U10", "|S5", "<M8[ns]", or
-/// for a structure "[('x', '<f8'), ('label', '|S4')]". Object types are refused.
+/// npcache_output_alloc for any fixed-size element type, by numpy's name for it: `>f4`, `<U10`, `|S5`, `<M8[ns]`, or
+/// for a structure `[('x', '<f8'), ('label', '|S4')]`. Object types are refused.
 ///
 /// # Safety
 ///

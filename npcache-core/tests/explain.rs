@@ -1,0 +1,148 @@
+//! Why a call is a miss, in words.
+
+use ndarray::{Array1, Array2};
+use npcache_core::{Args, Cache, Canonical};
+
+fn args(build: impl FnOnce(&mut Args) -> npcache_core::Result<()>) -> Canonical {
+    let mut args = Args::new();
+    build(&mut args).unwrap();
+    args.finish().unwrap()
+}
+
+/// A call with one of everything.
+fn call(n: i64, nu: f64, mesh: &Array2<f64>) -> Canonical {
+    args(|args| {
+        args.add_int(n)?.add_array(mesh)?.begin_list()?.add_string("a")?.add_null()?.end()?;
+        args.key("nu")?.add_float(nu)?;
+        args.key("options")?.begin_map()?.key("tolerance")?.add_float(1e-6)?.end()?;
+        Ok(())
+    })
+}
+
+fn store(cache: &Cache, version: &str, args: &Canonical) {
+    let mut function = cache.function("solve", version).unwrap();
+    function.add_dependency("blas", "0.3").unwrap();
+    function
+        .call(args, |out| {
+            out.note("threads", "8")?;
+            out.write(&Array1::<f64>::zeros(3))
+        })
+        .unwrap();
+}
+
+fn explain(cache: &Cache, version: &str, args: &Canonical) -> String {
+    let mut function = cache.function("solve", version).unwrap();
+    function.add_dependency("blas", "0.3").unwrap();
+    cache.explain(&function, args).unwrap()
+}
+
+#[test]
+fn the_exact_difference_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let mesh = Array2::<f64>::ones((20, 30));
+    let stored = call(3, 0.5, &mesh);
+    assert!(explain(&cache, "1", &stored).contains("no call of `solve` is stored"));
+    store(&cache, "1", &stored);
+
+    let text = explain(&cache, "1", &stored);
+    assert!(text.contains("is stored (key") && text.contains("threads 8"), "{text}");
+    let mut other_mesh = mesh.clone();
+    other_mesh[[5, 5]] = 2.0;
+    let shorter = args(|args| args.add_int(3).map(drop));
+    let integer = args(|args| {
+        args.add_int(3)?.add_array(&mesh)?.begin_list()?.add_string("a")?.add_int(0)?.end()?;
+        args.key("nu")?.add_int(0)?.key("options")?.begin_map()?.key("tol")?.add_float(1e-6)?.end()?;
+        Ok(())
+    });
+    for (version, asked, expected) in [
+        ("2", &stored, vec!["version: stored \"1\", asked \"2\""]),
+        ("1", &call(4, 0.5, &mesh), vec!["argument 1: stored 3, asked 4"]),
+        ("1", &call(3, 0.25, &mesh), vec!["argument `nu`: stored 0.5, asked 0.25"]),
+        (
+            "1",
+            &call(3, 0.5, &other_mesh),
+            vec!["argument 2: the contents of the array of shape [20, 30] differ"],
+        ),
+        (
+            "1",
+            &call(3, 0.5, &Array2::ones((30, 20))),
+            vec!["argument 2: an array of shape [20, 30] is stored, asked [30, 20]"],
+        ),
+        (
+            "1",
+            &shorter,
+            vec!["argument 2: stored float64[20, 30]", "argument `nu`: stored 0.5, asked without it"],
+        ),
+        (
+            "1",
+            &integer,
+            vec![
+                "argument 3[1]: stored none, asked 0",
+                "argument `nu`: stored 0.5, asked 0",
+                "argument `options`[\"tolerance\"]: stored 1e-6, asked without it",
+                "argument `options`[\"tol\"]: stored without it, asked 1e-6",
+            ],
+        ),
+    ] {
+        let text = explain(&cache, version, asked);
+        assert!(text.contains("is not stored") && text.contains("nearest of 1 stored calls"), "{text}");
+        for line in &expected {
+            assert!(text.contains(line), "`{line}` is not in\n{text}");
+        }
+        let differences =
+            text.lines().filter(|line| line.starts_with("  ") && !line.contains("not part of the key"));
+        assert!(expected.len() > 1 || differences.count() == 1, "{text}");
+    }
+}
+
+#[test]
+fn a_changed_dependency_an_added_one_and_a_layout_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let asked = call(3, 0.5, &Array2::ones((2, 2)));
+    store(&cache, "1", &asked);
+    let mut function = cache.function("solve", "1").unwrap();
+    function.add_dependency("blas", "0.4").unwrap();
+    function.add_dependency("gpu", "no").unwrap();
+    function.set("layout", "strict").unwrap();
+    let text = cache.explain(&function, &asked).unwrap();
+    for line in [
+        "dependency `blas`: stored \"0.3\", asked \"0.4\"",
+        "dependency `gpu`: stored without it, asked \"no\"",
+        "memory layout of the arrays: stored \"\", asked \"C\"",
+    ] {
+        assert!(text.contains(line), "`{line}` is not in\n{text}");
+    }
+}
+
+#[test]
+fn the_nearest_call_comes_first_and_ready_bytes_are_compared_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let raw = |bytes: &[u8]| Canonical::from_bytes(bytes);
+    for bytes in [&b"abcdefgh"[..], b"zzzzzzzzzz"] {
+        store(&cache, "1", &raw(bytes));
+    }
+    let text = explain(&cache, "1", &raw(b"abcdefgX"));
+    assert!(text.contains("argument bytes: 1 differ, the first at offset 7: stored 68, asked 58"), "{text}");
+    assert!(text.contains("argument bytes: stored 10 of them, asked 8"), "{text}");
+    store(&cache, "2", &raw(b"abcdefgX"));
+    let text = explain(&cache, "3", &raw(b"abcdefgX"));
+    let version = text.find("version: stored \"2\"").expect("the one that differs in the version alone");
+    assert!(version < text.find("argument bytes").expect("the others after it"), "{text}");
+}
+
+#[test]
+fn a_damaged_entry_is_called_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let asked = Canonical::from_bytes(b"a");
+    let result = cache.call("solve", "1", b"a", |out| out.write(&Array1::<f64>::zeros(3))).unwrap();
+    let path = result.path().unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    let text = cache.explain(&cache.function("solve", "1").unwrap(), &asked).unwrap();
+    assert!(text.contains("in its place stands a file, but"), "{text}");
+}

@@ -1,0 +1,214 @@
+//! Results remembered in memory: found again, bounded, and never older than a clear.
+
+use std::process::Command;
+use std::time::Duration;
+
+use ndarray::Array1;
+use npcache_core::{Args, Buffer, Cache, Canonical, Error, Options, Origin, Unstored};
+
+/// A result of `len` doubles, all `n`.
+fn numbers(cache: &Cache, args: &[u8], n: f64, len: usize) -> Buffer {
+    cache.call("numbers", "1", args, |out| out.write(&Array1::from_elem(len, n))).unwrap()
+}
+
+fn first(buffer: &Buffer) -> f64 {
+    buffer.view::<f64>(0).unwrap()[0]
+}
+
+#[test]
+fn a_second_call_finds_the_result_in_memory_whatever_the_length_of_its_arguments() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    for len in [0, 1, 16, 1024, 1025, 100_000, 3 << 20] {
+        let args = vec![7; len];
+        let computed = numbers(&cache, &args, len as f64, 4);
+        let again = numbers(&cache, &args, -1.0, 4);
+        assert_eq!((computed.origin(), again.origin()), (Origin::Computed, Origin::Memory), "{len} bytes");
+        assert_eq!(first(&again), len as f64);
+        assert_eq!(again.path(), computed.path());
+    }
+}
+
+#[test]
+fn what_is_found_on_disk_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    numbers(&Cache::open(directory.path()).unwrap(), b"a", 1.0, 4);
+    // The handles of a process on one directory share its memory until the last is gone.
+    let cache = Cache::open(directory.path()).unwrap();
+    let origins = [(); 2].map(|()| numbers(&cache, b"a", -1.0, 4).origin());
+    assert_eq!(origins, [Origin::Disk, Origin::Memory]);
+}
+
+#[test]
+fn calls_that_differ_in_anything_are_kept_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let array = ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]);
+    let canonical = |transposed: bool| -> Canonical {
+        let mut args = Args::new();
+        // Equal contents, in C and in Fortran order.
+        let fortran = array.t().as_standard_layout().into_owned();
+        args.add_array(&if transposed { fortran.t().into_owned() } else { array.clone() }).unwrap();
+        args.finish().unwrap()
+    };
+    let mut functions = Vec::new();
+    for (name, version) in [("f", "1"), ("f", "2"), ("f", ""), ("f1", ""), ("g", "1")] {
+        functions.push(cache.function(name, version).unwrap());
+    }
+    let mut dependent = cache.function("f", "1").unwrap();
+    dependent.add_dependency("library", "1").unwrap();
+    functions.push(dependent.clone());
+    dependent.add_dependency("library", "2").unwrap();
+    functions.push(dependent);
+    let mut strict = cache.function("f", "1").unwrap();
+    strict.set("layout", "strict").unwrap();
+    functions.push(strict.clone());
+    for round in 0..2 {
+        for (i, function) in functions.iter().enumerate() {
+            let result =
+                function.call(&canonical(false), |out| out.write(&Array1::from_elem(1, i as f64))).unwrap();
+            assert_eq!((first(&result), round == 0), (i as f64, result.origin() == Origin::Computed));
+        }
+    }
+    let layouts = [false, true].map(|transposed| {
+        let result =
+            strict.call(&canonical(transposed), |out| out.write(&Array1::from_elem(1, -1.0))).unwrap();
+        result.origin()
+    });
+    assert_eq!(layouts, [Origin::Memory, Origin::Computed], "strict layouts are kept apart in memory too");
+}
+
+/// Runs this test's program again as another process, which clears the cache.
+#[test]
+fn a_clear_of_any_process_is_seen_by_the_next_call() {
+    if let Some(path) = std::env::var_os("NPCACHE_TEST_CLEAR") {
+        let cache = Cache::open(path).unwrap();
+        match std::env::var("NPCACHE_TEST_FUNCTION") {
+            Ok(function) => cache.clear_function(&function).unwrap(),
+            Err(_) => cache.clear().unwrap(),
+        }
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let clear_elsewhere = |function: Option<&str>| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_clear_of_any_process_is_seen_by_the_next_call"]);
+        command.env("NPCACHE_TEST_CLEAR", directory.path());
+        if let Some(function) = function {
+            command.env("NPCACHE_TEST_FUNCTION", function);
+        }
+        assert!(command.output().unwrap().status.success());
+    };
+    numbers(&cache, b"a", 1.0, 4);
+    assert_eq!(numbers(&cache, b"a", -1.0, 4).origin(), Origin::Memory);
+    clear_elsewhere(Some("another"));
+    assert_eq!(
+        numbers(&cache, b"a", -1.0, 4).origin(),
+        Origin::Memory,
+        "another function's clear is not this one's"
+    );
+    clear_elsewhere(Some("numbers"));
+    assert_eq!(first(&numbers(&cache, b"a", 2.0, 4)), 2.0);
+    clear_elsewhere(None);
+    assert_eq!(first(&numbers(&cache, b"a", 3.0, 4)), 3.0);
+    cache.clear().unwrap();
+    assert_eq!(first(&numbers(&cache, b"a", 4.0, 4)), 4.0);
+}
+
+#[test]
+fn memory_is_bounded_and_what_is_asked_for_again_survives_a_scan() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Options::new().memory_bytes(64 << 20).open(directory.path()).unwrap();
+    const LEN: usize = 1 << 17; // 1 MiB of doubles
+    let hot = b"hot";
+    numbers(&cache, hot, 0.0, LEN);
+    for _ in 0..3 {
+        assert_eq!(numbers(&cache, hot, -1.0, LEN).origin(), Origin::Memory);
+    }
+    let args: Vec<[u8; 2]> = (0..300u16).map(u16::to_le_bytes).collect();
+    for args in &args {
+        numbers(&cache, args, 1.0, LEN);
+    }
+    assert_eq!(numbers(&cache, hot, -1.0, LEN).origin(), Origin::Memory, "once-only calls drive it out");
+    let function = cache.function("numbers", "1").unwrap();
+    let remembered = args.iter().filter(|args| cache.recall("numbers", "1", &args[..]).is_some()).count();
+    assert!(remembered < 64, "{remembered} MiB in a memory of 64");
+    let all_stored = args.iter().all(|args| function.lookup(&Canonical::from_bytes(args)).is_some());
+    assert!(all_stored, "the others are on disk");
+}
+
+#[test]
+fn without_memory_every_hit_is_from_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Options::new().memory_bytes(0).open(directory.path()).unwrap();
+    let origins = [(); 3].map(|()| numbers(&cache, b"a", 1.0, 4).origin());
+    assert_eq!(origins, [Origin::Computed, Origin::Disk, Origin::Disk]);
+}
+
+#[test]
+fn what_is_cheap_is_kept_in_memory_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Options::new().min_compute(Duration::from_millis(50)).open(directory.path()).unwrap();
+    let cheap = numbers(&cache, b"cheap", 1.0, 4);
+    assert_eq!((cheap.stored(), cheap.path()), (Err(Unstored::Cheap), None));
+    assert_eq!(numbers(&cache, b"cheap", -1.0, 4).origin(), Origin::Memory);
+    let dear = cache.call("dear", "1", b"", |out| {
+        std::thread::sleep(Duration::from_millis(60));
+        out.write(&Array1::<f64>::zeros(4))
+    });
+    assert_eq!(dear.unwrap().stored(), Ok(()));
+}
+
+#[test]
+fn a_forgotten_call_is_computed_again_and_the_others_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    numbers(&cache, b"a", 1.0, 4);
+    numbers(&cache, b"b", 1.0, 4);
+    let function = cache.function("numbers", "1").unwrap();
+    function.forget(&Canonical::from_bytes(b"a")).unwrap();
+    assert!(function.lookup(&Canonical::from_bytes(b"a")).is_none());
+    assert_eq!(first(&numbers(&cache, b"a", 2.0, 4)), 2.0);
+    assert_eq!(first(&numbers(&cache, b"b", 2.0, 4)), 1.0);
+}
+
+#[test]
+fn a_writable_copy_reaches_nobody_else_small_or_mapped() {
+    let directory = tempfile::tempdir().unwrap();
+    for len in [4_usize, 1 << 17] {
+        // Computed here, and loaded by a cache that did not compute it.
+        let args = len.to_le_bytes();
+        let computed = numbers(&Cache::open(directory.path()).unwrap(), &args, 1.0, len);
+        let loaded = numbers(&Cache::open(directory.path()).unwrap(), &args, -1.0, len);
+        for buffer in [computed, loaded] {
+            let copy = buffer.to_writable().unwrap();
+            assert!(copy.is_writable() && !buffer.is_writable());
+            // SAFETY: the copy is this test's alone, and writable.
+            unsafe { copy.bytes(0).as_ptr().cast_mut().write_bytes(0xff, 8) };
+            assert!(first(&copy).is_nan());
+            assert_eq!(first(&buffer), 1.0);
+            assert_eq!(copy.bytes(0)[8..], buffer.bytes(0)[8..]);
+        }
+        let found =
+            numbers(&Options::new().memory_bytes(0).open(directory.path()).unwrap(), &args, -1.0, len);
+        assert_eq!(first(&found), 1.0);
+    }
+}
+
+#[test]
+fn a_failed_call_is_not_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let failed = cache.call("numbers", "1", b"a", |_| Err("no numbers today"));
+    match failed {
+        Err(Error::Function { message, source: Some(source), .. }) => {
+            assert_eq!(
+                (message.as_str(), source.to_string().as_str()),
+                ("no numbers today", "no numbers today")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(numbers(&cache, b"a", 1.0, 4).origin(), Origin::Computed);
+}
