@@ -4,11 +4,11 @@
 //!
 //! - An object is a pointer to a Rust value: a `Box` for what has one owner, an `Arc` for `npcache_buffer`, which is
 //!   counted. C sees incomplete types.
-//! - Every pointer may be NULL, and is turned into a reference by [`borrow`], [`borrow_mut`] or [`text`], which make that
+//! - Every pointer may be NULL, and is turned into a reference by `borrow`, `borrow_mut` or `text`, which make that
 //!   an error. No Rust reference appears in a signature.
-//! - No panic crosses the boundary: the body of a function runs in [`guard`] or [`answer`]. The user's own function
-//!   never does, so that its exceptions pass through; see [`cache::npcache_call`].
-//! - Out-parameters are cleared first, by [`required`], and written on success alone.
+//! - No panic crosses the boundary: the body of a function runs in `guard` or `answer`. The user's own function
+//!   never does, so that its exceptions pass through; see `npcache_call`.
+//! - Out-parameters are cleared first, by `required`, and written on success alone.
 
 #![allow(non_camel_case_types)]
 
