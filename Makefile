@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test header clean
+.PHONY: build demo test rust-test host-test reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi
@@ -32,6 +32,12 @@ $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
+
+include packaging/install.mk
+
+# The reference of the C API, in target/doc-c/html; needs doxygen.
+reference:
+	doxygen docs/Doxyfile
 
 # Writes include/npcache.h anew from the code.
 header:

@@ -488,7 +488,8 @@ void npcache_free(npcache *cache);
  *
  * Blocks while `function` runs, or while another caller computes the same, for at most the option lock_timeout; then
  * it computes too. `function` must not wait for other callers of the same key (an MPI barrier, say): with the option
- * flight=off it may. Its exceptions pass through this call.
+ * flight=off it may, but then it hangs where one caller finds the result and another does not: docs/mpi.md has what holds.
+ * Its exceptions pass through this call.
  *
  * The caller sees to it that: Pointers are NULL or valid, `args` for `args_len` bytes.
  */
@@ -811,7 +812,8 @@ void npcache_function_free(npcache_function *function);
  * The first half of a call: the result, or the task of computing it. For hosts with exceptions or a garbage collector,
  * which compute in their own language in between.
  *
- * - `args`: the arguments; NULL for none. They are not changed and can be used again.
+ * - `args`: the arguments; NULL for none, as empty ones from npcache_args_new (which are not the same as zero ready
+ *   bytes). They are not changed and can be used again.
  * - `wait_ms`: how long to wait while another caller computes the same: milliseconds, 0 not at all, -1 as long
  *   as the option lock_timeout says. Calls that come back busy one after the other count as one wait: after
  *   lock_timeout in all, this one computes too. So a loop of short waits can look for Ctrl-C in between.

@@ -84,7 +84,7 @@ def of_module():
         functions[bound[1] if bound else name] = types
     (fields,) = re.findall(r"type, bind\(C\) :: npcache_view\n(.*?)end type", text, re.DOTALL)
     view = re.findall(r"^ *(\S+) :: (\w+)", fields, re.MULTILINE)
-    return dict((name, int(value)) for name, value in constants), functions, view
+    return {name: int(value) for name, value in constants}, functions, view
 
 
 def test_the_constants_are_those_of_the_header():
@@ -106,7 +106,8 @@ def test_the_functions_have_the_parameters_and_types_of_the_header():
 
 def test_a_view_has_the_fields_of_the_header():
     expected = [(name, "type(c_ptr)" if c.endswith("*") else next(iter(IN_FORTRAN[c]))) for name, c in of_header()[2]]
-    assert [(name, kind) for kind, name in of_module()[2]] == [(name, kind.removesuffix(", value")) for name, kind in expected]
+    of_fortran = [(name, kind) for kind, name in of_module()[2]]
+    assert of_fortran == [(name, kind.removesuffix(", value")) for name, kind in expected]
 
 
 @pytest.fixture

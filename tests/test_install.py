@@ -1,4 +1,4 @@
-"""What `make install` puts in place serves programs that know of nothing else: by pkg-config, by CMake, by plain flags."""
+"""What `make install` installs serves programs that know of nothing else: by pkg-config, by CMake, by plain flags."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, need_tool
 
 QUICKSTART = ROOT / "examples-c" / "quickstart.c"
+PAGE = (ROOT / "docs" / "install.md").read_text()
 FRAGMENT = "packaging/install.mk"
 COMPUTED, FOUND = "zeta(3) = 1.202056903160, computed\n", "zeta(3) = 1.202056903160, from disk\n"
 
@@ -19,7 +20,9 @@ CLEAN = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C"}
 CMAKE_LISTS = """
 cmake_minimum_required(VERSION 3.16)
 project(user C CXX)
-find_package(npcache 0.1 REQUIRED)
+add_executable(program quickstart.c)
+@PAGE@
+target_link_libraries(program PRIVATE m)
 find_package(npcache REQUIRED)  # finding it twice is no error
 find_package(npcache 99 QUIET)
 if(npcache_FOUND)
@@ -47,7 +50,8 @@ def make(goal, **variables):
 
 
 def run(*command, cwd=None, **environment):
-    done = subprocess.run([str(each) for each in command], cwd=cwd, env=CLEAN | environment, capture_output=True, text=True)
+    command = [str(each) for each in command]
+    done = subprocess.run(command, cwd=cwd, env=CLEAN | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(ROOT) not in done.stdout
     return done.stdout
@@ -74,7 +78,8 @@ def source(tmp_path):
 
 def works(program, directory, library=None):
     """The program computes and then finds, with the shared library in `library`, or without one."""
-    linked = re.search(r"libnpcache\.so\.1 => (\S+)", subprocess.run(["ldd", program], capture_output=True, text=True).stdout)
+    loads = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    linked = re.search(r"libnpcache\.so\.1 => (\S+)", loads)
     assert (linked and Path(linked[1]).resolve().parent) == (library and library.resolve())
     assert run(program, cwd=directory) == COMPUTED
     assert run(program, cwd=directory) == FOUND
@@ -87,7 +92,12 @@ def pkg_config(prefix, *options):
 
 
 def test_the_files_are_in_place_and_the_links_lead_to_the_library(prefix):
-    expected = ["include/npcache.f90", "include/npcache.h", "include/npcache.hpp", "lib/cmake/npcache/npcacheConfig.cmake"]
+    expected = [
+        "include/npcache.f90",
+        "include/npcache.h",
+        "include/npcache.hpp",
+        "lib/cmake/npcache/npcacheConfig.cmake",
+    ]
     expected += ["lib/cmake/npcache/npcacheConfigVersion.cmake", "lib/libnpcache.a", "lib/libnpcache.so"]
     expected += ["lib/libnpcache.so.0.1.0", "lib/libnpcache.so.1", "lib/pkgconfig/npcache.pc"]
     installed = files_below(prefix)
@@ -112,7 +122,8 @@ def test_the_libraries_have_their_soname_and_no_debug_information(prefix):
 
 def test_plain_flags(prefix, source):
     library = prefix / "lib"
-    run("cc", "quickstart.c", f"-I{prefix}/include", f"-L{library}", f"-Wl,-rpath,{library}", "-lnpcache", "-lm", cwd=source)
+    flags = [f"-I{prefix}/include", f"-L{library}", f"-Wl,-rpath,{library}", "-lnpcache", "-lm"]
+    run("cc", "quickstart.c", *flags, cwd=source)
     works(source / "a.out", source, library)
 
 
@@ -147,16 +158,41 @@ def test_cmake_finds_the_package_also_where_it_was_moved(prefix, source, tmp_pat
     cmake = need_tool("cmake", "cmake")
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"
     shutil.copytree(prefix, moved, symlinks=True)
-    (source / "CMakeLists.txt").write_text(CMAKE_LISTS)
+    (page,) = re.findall(r"^```cmake\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (source / "CMakeLists.txt").write_text(CMAKE_LISTS.replace("@PAGE@", page))
     (source / "user.cpp").write_text(USER_CPP)
     build = source / "build"
     run(cmake, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={moved}", "-DCMAKE_BUILD_TYPE=Release")
     run(cmake, "--build", build)
+    works(build / "program", source, moved / "lib")
     for kind, library in ("npcache", moved / "lib"), ("npcache_static", None):
         works(build / f"{kind}_user", source, library)
         assert run(build / f"{kind}_user_cpp").startswith("1 ")
     static = (build / "CMakeFiles" / "npcache_static_user.dir" / "link.txt").read_text()
     assert f" {moved}/lib/libnpcache.a " in static and str(prefix) not in static
+
+
+def test_the_commands_of_the_page_work(prefix, source):
+    """Each line of the page that compiles, with the prefix in place of PREFIX, in a shell."""
+    need_tool("gfortran", "gfortran")
+    (source / "program.c").write_text(QUICKSTART.read_text())
+    shutil.copy(ROOT / "examples-c" / "quickstart.f90", source / "program.f90")
+    commands = re.findall(r"^(?:cc|gfortran) .*$", PAGE, re.MULTILINE)
+    assert len(commands) == 4
+    environment = {"PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig", "LD_LIBRARY_PATH": f"{prefix}/lib"}
+    for command in commands:
+        command = command.split("  #")[0].replace("PREFIX", str(prefix))
+        run("sh", "-c", f"{command} -lm", cwd=source, **environment)
+        assert "computed" in run(source / "a.out", cwd=source, **environment)
+        shutil.rmtree(source / "quickstart-cache")
+
+
+def test_the_page_names_what_is_installed_and_what_it_needs(prefix):
+    for path in files_below(prefix):
+        name = path.rpartition("/")[2]
+        assert name in PAGE or "lib/cmake/npcache/" in path, path
+    private = re.search(r"^Libs.private: (.*)$", (prefix / "lib/pkgconfig/npcache.pc").read_text(), re.MULTILINE)
+    assert f"`{private[1]}`" in PAGE
 
 
 def test_a_staged_installation_says_where_it_will_be(tmp_path, source):
@@ -168,13 +204,18 @@ def test_a_staged_installation_says_where_it_will_be(tmp_path, source):
     assert (include / "npcache.h").exists()
     text = (library / "pkgconfig" / "npcache.pc").read_text()
     assert "prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\nincludedir=${prefix}/include/npcache-1\n" in text
-    assert not [path for path in stage.rglob("*") if path.suffix in {".pc", ".cmake"} and str(stage) in path.read_text()]
+    assert not [
+        path for path in stage.rglob("*") if path.suffix in {".pc", ".cmake"} and str(stage) in path.read_text()
+    ]
     # pkg-config leaves the directories that every compiler searches out.
     found = run("pkg-config", "--cflags", "--libs", "npcache", PKG_CONFIG_LIBDIR=str(library / "pkgconfig")).split()
     assert found == ["-I/usr/include/npcache-1", "-lnpcache", "-Wl,--build-id"]
     # What is staged serves, too: the CMake package goes by its own place.
     assert (library / "cmake/npcache" / "../../../../include/npcache-1").resolve() == include
-    assert '"${_npcache_here}/../../../../include/npcache-1"' in (library / "cmake/npcache/npcacheConfig.cmake").read_text()
+    assert (
+        '"${_npcache_here}/../../../../include/npcache-1"'
+        in (library / "cmake/npcache/npcacheConfig.cmake").read_text()
+    )
 
     make("uninstall", PREFIX="/usr", DESTDIR=stage, **directories)
     assert files_below(stage) == [] and not (library / "cmake/npcache").exists()

@@ -107,7 +107,7 @@ def run(program, directory, ranks=2, **environment):
 
 
 def kill_ranks(program):
-    """Kills the processes that run `program`, which is in a directory of this test's own, and says how many they were."""
+    """Kills the processes that run `program`, which is in a directory of this test's own, and counts them."""
     killed = 0
     for directory in Path("/proc").glob("[0-9]*"):
         try:

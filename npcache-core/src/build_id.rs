@@ -42,8 +42,8 @@ pub(crate) fn object_of(address: *const c_void) -> Result<Object> {
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
     search.found.ok_or_else(|| {
         Error::BuildId(
-            "the function is in no loaded program or library (a callback made at run time, as ctypes makes them, or \
-             compiled code of an interpreter), so it has no build ID; give a version"
+            "the function is in no loaded program or library (a callback made at run time, as ctypes and nested \
+             functions make them, or compiled code of an interpreter), so it has no build ID; give a version"
                 .to_owned(),
         )
     })

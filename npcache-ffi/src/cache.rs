@@ -113,7 +113,8 @@ pub unsafe extern "C" fn npcache_free(cache: *mut npcache) {
 ///
 /// Blocks while `function` runs, or while another caller computes the same, for at most the option lock_timeout; then
 /// it computes too. `function` must not wait for other callers of the same key (an MPI barrier, say): with the option
-/// flight=off it may. Its exceptions pass through this call.
+/// flight=off it may, but then it hangs where one caller finds the result and another does not: docs/mpi.md has what holds.
+/// Its exceptions pass through this call.
 ///
 /// # Safety
 ///

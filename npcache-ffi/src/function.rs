@@ -180,7 +180,8 @@ pub unsafe extern "C" fn npcache_function_free(function: *mut npcache_function) 
 /// The first half of a call: the result, or the task of computing it. For hosts with exceptions or a garbage collector,
 /// which compute in their own language in between.
 ///
-/// - `args`: the arguments; NULL for none. They are not changed and can be used again.
+/// - `args`: the arguments; NULL for none, as empty ones from npcache_args_new (which are not the same as zero ready
+///   bytes). They are not changed and can be used again.
 /// - `wait_ms`: how long to wait while another caller computes the same: milliseconds, 0 not at all, -1 as long
 ///   as the option lock_timeout says. Calls that come back busy one after the other count as one wait: after
 ///   lock_timeout in all, this one computes too. So a loop of short waits can look for Ctrl-C in between.
