@@ -3,7 +3,6 @@
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
 use crate::output::{Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
-use crate::store::{Directory, born, entry_path, function_directory, nanoseconds, retry};
+use crate::store::{Directory, born, entry_path, function_directory, nanoseconds, path_of, retry};
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
 /// where copying costs what mapping and its page faults do.
@@ -45,6 +44,24 @@ pub struct Cache {
 struct Inner {
     root: Option<Root>,
     options: Options,
+    /// The function that was asked for last: programs ask for the same again. Only ever tried, never waited for, so a
+    /// child of `fork` that inherits it locked does without.
+    last: parking_lot::Mutex<Option<Arc<Known>>>,
+}
+
+/// What is known of a function by its identity.
+struct Known {
+    identity: Arc<Identity>,
+    directory: String,
+    slot: Slot,
+}
+
+impl Known {
+    fn new(identity: Identity) -> Arc<Known> {
+        let directory = function_directory(identity.name());
+        let slot = Slot::of(&directory);
+        Arc::new(Known { identity: Arc::new(identity), directory, slot })
+    }
 }
 
 struct Root {
@@ -95,7 +112,7 @@ impl Cache {
             }
             _ => None,
         };
-        Ok(Cache { inner: Arc::new(Inner { root, options }) })
+        Ok(Cache { inner: Arc::new(Inner { root, options, last: Default::default() }) })
     }
 
     /// The directory, absolute; `None` for a cache without one.
@@ -109,11 +126,24 @@ impl Cache {
 
     /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
     pub fn function(&self, name: &str, version: impl Into<Version>) -> Result<Function> {
-        let identity = Arc::new(Identity::new(name, &version.into().text()?, Vec::new(), false)?);
-        let directory = function_directory(name);
-        let slot = Slot::of(&directory);
+        let version = version.into();
         let sharing = self.inner.options.flight;
-        Ok(Function { cache: self.clone(), identity, directory, slot, sharing })
+        let last = self.inner.last.try_lock().and_then(|last| last.clone());
+        let known = last.filter(|last| {
+            last.identity.name() == name
+                && matches!(&version, Version::Text(text) if text == last.identity.version())
+        });
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let known = Known::new(Identity::new(name, &version.text()?, Vec::new(), false)?);
+                if let Some(mut last) = self.inner.last.try_lock() {
+                    *last = Some(known.clone());
+                }
+                known
+            }
+        };
+        Ok(Function { cache: self.clone(), known, sharing })
     }
 
     /// The result of `compute`, the function called `name`, for these argument bytes: stored, or computed now, by one
@@ -150,8 +180,10 @@ impl Cache {
     }
 
     /// The result of a call of the function called `name` with a version text, if it is in this process's memory: what
-    /// [`Cache::call`] would find first, at the price of a look-up in a hash map.
-    pub fn recall(&self, name: &str, version: &str, args: &[u8]) -> Option<Buffer> {
+    /// [`Cache::call`] would find first, at the price of a look-up in a hash map. Names that are no UTF-8 are those of no
+    /// function.
+    #[inline]
+    pub fn recall(&self, name: &[u8], version: &[u8], args: &[u8]) -> Option<Buffer> {
         if args.len() > MAX_ARGUMENTS {
             return None;
         }
@@ -263,9 +295,7 @@ pub enum Begun {
 #[derive(Clone)]
 pub struct Function {
     cache: Cache,
-    identity: Arc<Identity>,
-    directory: String,
-    slot: Slot,
+    known: Arc<Known>,
     sharing: Sharing,
 }
 
@@ -274,7 +304,7 @@ impl Function {
     /// is the version already adds nothing.
     pub fn add_object(&mut self, address: *const c_void) -> Result<()> {
         let object = object_of(address)?;
-        if object.version()? == self.identity.version() {
+        if object.version()? == self.known.identity.version() {
             return Ok(());
         }
         self.add_dependency(&format!("object:{}", object.file_name()), &object.version()?)
@@ -282,9 +312,9 @@ impl Function {
 
     /// Declares that results depend on `value`: a library's version, an environment variable.
     pub fn add_dependency(&mut self, name: &str, value: &str) -> Result<()> {
-        let mut dependencies = self.identity.dependencies().to_vec();
+        let mut dependencies = self.known.identity.dependencies().to_vec();
         dependencies.push((name.to_owned(), value.to_owned()));
-        self.renew(dependencies, self.identity.has_strict_layout())
+        self.renew(dependencies, self.known.identity.has_strict_layout())
     }
 
     /// Sets an option of this function: `flight=process|thread|off`, and `layout=equal|strict`. With strict layouts,
@@ -298,7 +328,7 @@ impl Function {
             }
             "layout" => {
                 let strict = choose(name, value, &[("equal", false), ("strict", true)])?;
-                self.renew(self.identity.dependencies().to_vec(), strict)
+                self.renew(self.known.identity.dependencies().to_vec(), strict)
             }
             _ => Err(Error::Argument(format!(
                 "no option of a function is called `{}`; there are flight, layout",
@@ -308,8 +338,8 @@ impl Function {
     }
 
     fn renew(&mut self, dependencies: Vec<(String, String)>, strict: bool) -> Result<()> {
-        let (name, version) = (self.identity.name(), self.identity.version());
-        self.identity = Arc::new(Identity::new(name, version, dependencies, strict)?);
+        let (name, version) = (self.known.identity.name(), self.known.identity.version());
+        self.known = Known::new(Identity::new(name, version, dependencies, strict)?);
         Ok(())
     }
 
@@ -320,7 +350,7 @@ impl Function {
 
     /// Its identity.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.known.identity
     }
 
     /// [`Cache::call`] for this function.
@@ -343,7 +373,7 @@ impl Function {
                 // The output's own: a shape too large, say.
                 Ok(own) => *own,
                 Err(source) => {
-                    let name = self.identity.name().to_owned();
+                    let name = self.known.identity.name().to_owned();
                     Error::Function { name, code: 1, message: source.to_string(), source: Some(source) }
                 }
             }),
@@ -353,8 +383,9 @@ impl Function {
     /// The stored result of a call, if there is one. Never computes and never waits.
     pub fn lookup(&self, args: &Canonical) -> Option<Buffer> {
         let cache = &self.cache;
-        let key = Key::new(&self.identity, args);
-        let asked = ask(&self.identity, args).unwrap_or_else(|| ask_by_key(&self.identity, args, &key));
+        let key = Key::new(&self.known.identity, args);
+        let asked =
+            ask(&self.known.identity, args).unwrap_or_else(|| ask_by_key(&self.known.identity, args, &key));
         cache.look_in_memory(&asked).or_else(|| {
             let root = cache.inner.root.as_ref()?;
             let options = &cache.inner.options;
@@ -380,15 +411,15 @@ impl Function {
                 "nothing is removed from a cache opened with mode=readonly".to_owned(),
             ));
         }
-        let key = Key::new(&self.identity, args);
+        let key = Key::new(&self.known.identity, args);
         let state = root.state(&self.cache.inner.options);
         state
             .directory
-            .unlink(&entry_path(&self.directory, &key))
+            .unlink(&entry_path(&self.known.directory, &key))
             .map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?;
         // Other processes remember it as well, and are told only of clears.
         state
-            .raise_generation(self.slot, self.cache.inner.options.lock_timeout)
+            .raise_generation(self.known.slot, self.cache.inner.options.lock_timeout)
             .map_err(|e| Error::io("lock .npcache/lock to forget a call", root.directory.path(), e))
     }
 
@@ -396,20 +427,20 @@ impl Function {
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
         let task = |place| {
-            let key = Key::new(&self.identity, args);
-            Task { identity: self.identity.clone(), key, args: args.clone(), place, seat: None }
+            let key = Key::new(&self.known.identity, args);
+            Task { identity: self.known.identity.clone(), key, args: args.clone(), place, seat: None }
         };
         let Some(root) = &self.cache.inner.root else {
             return Ok(Begun::Todo(Output::new(task(Err(Unstored::NoDirectory)))));
         };
         let options = &self.cache.inner.options;
-        let asked = ask(&self.identity, args);
+        let asked = ask(&self.known.identity, args);
         if let Some(buffer) = asked.and_then(|asked| self.cache.look_in_memory(&asked)) {
             return Ok(Begun::Hit(buffer));
         }
-        let key = Key::new(&self.identity, args);
+        let key = Key::new(&self.known.identity, args);
         if args.bytes().is_none_or(|bytes| bytes.len() > MAX_ARGUMENTS)
-            && let Some(buffer) = self.cache.look_in_memory(&ask_by_key(&self.identity, args, &key))
+            && let Some(buffer) = self.cache.look_in_memory(&ask_by_key(&self.known.identity, args, &key))
         {
             return Ok(Begun::Hit(buffer));
         }
@@ -439,8 +470,8 @@ fn ask_by_key<'a>(identity: &'a Identity, args: &'a Canonical, key: &'a Key) -> 
 
 fn ask_without<'a>(identity: &'a Identity, args: &'a Canonical) -> Asked<'a> {
     Asked {
-        name: identity.name(),
-        version: identity.version(),
+        name: identity.name().as_bytes(),
+        version: identity.version().as_bytes(),
         dependencies: identity.dependencies(),
         layouts: identity.has_strict_layout().then(|| args.layouts()),
         args: Arguments::Bytes(&[]),
@@ -494,7 +525,7 @@ impl Call<'_> {
     fn begin(&self) -> Step {
         loop {
             let state = self.root.state(self.options);
-            let generation = state.generation(self.function.slot);
+            let generation = state.generation(self.function.known.slot);
             let path = self.path();
             match self.look_on_disk(state, &path) {
                 Found::Hit(buffer) => {
@@ -503,8 +534,8 @@ impl Call<'_> {
                     remember(
                         state,
                         generation,
-                        function.slot,
-                        &function.identity,
+                        function.known.slot,
+                        &function.known.identity,
                         self.args,
                         &self.key,
                         &buffer,
@@ -538,7 +569,7 @@ impl Call<'_> {
                 }
             };
             // Whoever published since the first look is found now: with the key's lock nobody else can.
-            let full = state.full_generation(self.function.slot);
+            let full = state.full_generation(self.function.known.slot);
             if !generation.agrees(&full) {
                 continue;
             }
@@ -556,7 +587,7 @@ impl Call<'_> {
             };
             let place = Place {
                 state: state.clone(),
-                slot: self.function.slot,
+                slot: self.function.known.slot,
                 generation: full,
                 path,
                 below_root: self.below_root(),
@@ -619,15 +650,12 @@ impl Call<'_> {
 
     /// The entry's absolute path.
     fn path(&self) -> CString {
-        let mut path = self.root.directory.path().as_os_str().as_bytes().to_vec();
-        path.push(b'/');
-        path.extend_from_slice(entry_path(&self.function.directory, &self.key).as_bytes());
-        CString::new(path).expect("made of paths without NUL")
+        path_of(self.root.directory.prefix(), &self.function.known.directory, &self.key)
     }
 
     /// Where in it the part below the root begins.
     fn below_root(&self) -> usize {
-        self.root.directory.path().as_os_str().len() + 1
+        self.root.directory.prefix().len()
     }
 
     fn look_on_disk(&self, state: &State, path: &CString) -> Found {
@@ -664,8 +692,7 @@ impl Call<'_> {
         let out_of_memory = |_| Errno::NOMEM;
         if start.len() < FIRST_READ {
             // A short read is the end of a file, but for some file systems and an interruption.
-            let mut memory = Memory::zeroed(start.len()).map_err(out_of_memory)?;
-            memory.as_mut_slice().copy_from_slice(start);
+            let memory = Memory::copy_of(start).map_err(out_of_memory)?;
             if let Some(found) = self.check(memory) {
                 return Ok(Some(found));
             }

@@ -159,7 +159,9 @@ impl std::str::FromStr for Descr {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Descr> {
-        if let Some(dtype) = DType::ALL.into_iter().find(|dtype| dtype.descr() == text) {
+        if let Some(dtype) =
+            DType::ALL.into_iter().find(|dtype| dtype.c_descr().to_bytes() == text.as_bytes())
+        {
             return Ok(dtype.into());
         }
         let refuse = |why: String| Error::Dtype(format!("dtype `{}`: {why}", text.escape_debug()));

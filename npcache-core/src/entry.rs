@@ -5,6 +5,7 @@
 //! data are verified at every open.
 
 use std::ffi::CString;
+use std::hash::Hasher;
 use std::io::IoSlice;
 
 use twox_hash::XxHash3_64;
@@ -20,6 +21,9 @@ const MAGIC: &[u8; 8] = b"\x93NPCACHE";
 
 /// Length of the fixed-size end of an entry.
 pub(crate) const TAIL: usize = 192;
+
+/// What is written at a time of a large result: a part of a core's second-level cache.
+const PIECE: usize = 512 << 10;
 
 /// More arrays in one result are refused, as is an entry that claims more.
 pub(crate) const MAX_ARRAYS: usize = 4096;
@@ -95,35 +99,63 @@ pub(crate) struct Origin {
 pub(crate) struct Encoded<'a> {
     /// The npy header and the data of each array.
     records: Vec<(Vec<u8>, &'a [u8])>,
-    footer: Vec<u8>,
+    /// The arrays' names, as the footer has them.
+    names: Vec<u8>,
+    /// Of the records, together.
+    len: u64,
 }
 
 impl<'a> Encoded<'a> {
-    /// Lays out `arrays` with their data. `origin` is that of the file to be written.
-    pub(crate) fn new(
-        key: &Key,
-        arrays: impl ExactSizeIterator<Item = (&'a Array, &'a [u8])>,
-        metadata: &[u8],
-        origin: &Origin,
-    ) -> Encoded<'a> {
-        let mut position = 0u64;
+    /// Lays out `arrays` with their data.
+    pub(crate) fn new(arrays: impl Iterator<Item = (&'a Array, &'a [u8])>) -> Encoded<'a> {
+        let mut len = 0;
         let mut names = Vec::new();
-        let (mut headers_hash, mut data_hash) = (0, 0);
-        let count = arrays.len() as u32;
-        let records: Vec<_> = arrays
+        let records = arrays
             .map(|(array, data)| {
                 let mut header = Vec::with_capacity(128);
-                npy::write_header(&mut header, position, &array.header);
-                position += (header.len() + data.len()) as u64;
-                headers_hash = chain(headers_hash, &header);
-                data_hash = chain(data_hash, data);
+                npy::write_header(&mut header, len, &array.header);
+                len += (header.len() + data.len()) as u64;
                 let name = array.name.as_ref().map_or(&b""[..], |name| name.as_bytes());
                 names.extend_from_slice(&(name.len() as u16).to_le_bytes());
                 names.extend_from_slice(name);
                 (header, data)
             })
             .collect();
+        Encoded { records, names, len }
+    }
 
+    /// Bytes of the records together.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The checksum of the data: reads all of it.
+    pub(crate) fn data_hash(&self) -> u64 {
+        self.records.iter().fold(0, |hash, (_, data)| chain(hash, data))
+    }
+
+    /// Has `write` write the records in pieces, and hashes each right after it, when it was just read; the checksum of the
+    /// data. Of 100 MiB that makes 30 ms of 33 ms, where the system call alone takes 27 ms.
+    pub(crate) fn hash_and_write<E>(
+        &self,
+        mut write: impl FnMut(&mut [IoSlice<'_>]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut hash = 0;
+        for (header, data) in &self.records {
+            let mut hasher = XxHash3_64::with_seed(hash);
+            write(&mut [IoSlice::new(header)])?;
+            for piece in data.chunks(PIECE) {
+                hasher.write(piece);
+                write(&mut [IoSlice::new(piece)])?;
+            }
+            hash = hasher.finish();
+        }
+        Ok(hash)
+    }
+
+    /// What stands after the records. `origin` is that of the file to be written.
+    pub(crate) fn footer(&self, key: &Key, metadata: &[u8], origin: &Origin, data_hash: u64) -> Vec<u8> {
+        let (names, position) = (&self.names, self.len);
         let payload = names.len() + metadata.len() + TAIL;
         let mut footer = Vec::with_capacity(192 + payload);
         let descr = DType::UInt8.into();
@@ -133,15 +165,16 @@ impl<'a> Encoded<'a> {
             &Header { descr, fortran_order: false, shape: vec![payload as i64] },
         );
         let header_len = footer.len();
-        headers_hash = chain(headers_hash, &footer);
-        footer.extend_from_slice(&names);
+        let headers = self.records.iter().map(|(header, _)| header).chain([&footer]);
+        let headers_hash = headers.fold(0, |hash, header| chain(hash, header));
+        footer.extend_from_slice(names);
         footer.extend_from_slice(metadata);
 
         let mut tail = [0; TAIL];
         let mut put = |at: usize, bytes: &[u8]| tail[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, MAGIC);
         put(8, &FORMAT.to_le_bytes());
-        put(12, &count.to_le_bytes());
+        put(12, &(self.records.len() as u32).to_le_bytes());
         put(16, &(position + (header_len + payload) as u64).to_le_bytes());
         put(24, &position.to_le_bytes());
         put(32, &(header_len as u32).to_le_bytes());
@@ -158,14 +191,16 @@ impl<'a> Encoded<'a> {
         let hash = chain(0, &tail[..TAIL - 8]);
         tail[TAIL - 8..].copy_from_slice(&hash.to_le_bytes());
         footer.extend_from_slice(&tail);
-        Encoded { records, footer }
+        footer
     }
 
-    /// The pieces of the file, in order.
+    /// The pieces of the records, in order; room for one more.
     pub(crate) fn pieces(&self) -> Vec<IoSlice<'_>> {
-        let records =
-            self.records.iter().flat_map(|(header, data)| [IoSlice::new(header), IoSlice::new(data)]);
-        records.chain([IoSlice::new(&self.footer)]).collect()
+        let mut pieces = Vec::with_capacity(2 * self.records.len() + 1);
+        for (header, data) in &self.records {
+            pieces.extend([IoSlice::new(header), IoSlice::new(data)]);
+        }
+        pieces
     }
 }
 

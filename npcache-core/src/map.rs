@@ -4,7 +4,7 @@
 //! a [`Memory`] is written only through `&mut` (so never once it is shared), and a file is mapped only when it
 //! is an entry, which npcache never modifies in place once it has a name.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -25,7 +25,11 @@ const PAGES_FROM: usize = 1 << 20;
 const HUGE_PAGES_FROM: usize = 4 << 20;
 
 enum Kind {
-    Allocated(Layout),
+    /// From the allocator, `skip` bytes before the start.
+    Allocated {
+        layout: Layout,
+        skip: usize,
+    },
     Mapped,
     /// Mapped from an entry, to be read.
     File {
@@ -72,10 +76,32 @@ impl Memory {
             }
             return Ok(Memory { start, len, kind: Kind::Mapped });
         }
-        let layout = Layout::from_size_align(len, ALIGNMENT).map_err(|_| Error::Memory(len))?;
         // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Error::Memory(len))?;
-        Ok(Memory { start, len, kind: Kind::Allocated(layout) })
+        Memory::allocated(len, |layout| unsafe { alloc_zeroed(layout) })
+    }
+
+    /// A copy of `bytes`, which are few.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Result<Memory> {
+        if bytes.is_empty() || bytes.len() >= PAGES_FROM {
+            let mut memory = Memory::zeroed(bytes.len())?;
+            memory.as_mut_slice().copy_from_slice(bytes);
+            return Ok(memory);
+        }
+        // SAFETY: the layout's size is not zero.
+        let memory = Memory::allocated(bytes.len(), |layout| unsafe { alloc(layout) })?;
+        // SAFETY: room for all of them, just made.
+        unsafe { memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(memory)
+    }
+
+    /// `len` bytes from the allocator: aligned here, since glibc's aligned allocation takes three times as long.
+    fn allocated(len: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Result<Memory> {
+        let layout = Layout::from_size_align(len + ALIGNMENT - 16, 16).map_err(|_| Error::Memory(len))?;
+        let block = NonNull::new(allocate(layout)).ok_or(Error::Memory(len))?;
+        let skip = block.as_ptr().align_offset(ALIGNMENT);
+        // SAFETY: a multiple of 16 below ALIGNMENT, for which there is room before the `len` bytes' end.
+        let start = unsafe { block.add(skip) };
+        Ok(Memory { start, len, kind: Kind::Allocated { layout, skip } })
     }
 
     /// A whole file, to read: `stat` is its own. The file is not to be shortened while it is mapped.
@@ -127,8 +153,8 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         match self.kind {
-            // SAFETY: allocated with this very layout.
-            Kind::Allocated(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
+            // SAFETY: allocated with this very layout, `skip` bytes before.
+            Kind::Allocated { layout, skip } => unsafe { dealloc(self.start.as_ptr().sub(skip), layout) },
             Kind::Mapped | Kind::File { .. } => {
                 // SAFETY: the whole range was mapped by this value, and no borrow of it is left.
                 let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };

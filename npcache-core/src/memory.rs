@@ -5,14 +5,14 @@
 //! bytes, and resistant to scans, since what was asked for once does not drive out what was asked for again. Each
 //! result carries the generation read before it was looked for, so what a clear, of any process, made old is not found.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
-use twox_hash::XxHash3_64;
 
 use crate::buffer::Buffer;
+use crate::digest::cores;
 use crate::key::Identity;
 use crate::state::{Generation, Slot};
 
@@ -31,8 +31,8 @@ pub(crate) struct Table {
 
 /// What identifies a call in memory: as asked for.
 pub(crate) struct Asked<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) version: &'a str,
+    pub(crate) name: &'a [u8],
+    pub(crate) version: &'a [u8],
     pub(crate) dependencies: &'a [(String, String)],
     /// The layout letters, where they count.
     pub(crate) layouts: Option<&'a str>,
@@ -65,10 +65,10 @@ struct Result {
 impl Table {
     /// A table of up to `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Table {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let cores = cores();
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
-            .estimated_items_capacity((capacity / 65_536).clamp(64, 65_536) as usize)
+            .estimated_items_capacity((capacity / 65_536).clamp(64, 16_384) as usize)
             .shards((capacity / SHARD).clamp(1, 4 * cores) as usize)
             .build()
             .expect("all required options are set");
@@ -113,17 +113,17 @@ impl Table {
 impl Asked<'_> {
     /// Dependencies and layouts are left to the comparison: they hardly ever differ where all else is equal.
     fn hash(&self) -> u64 {
-        let hash = XxHash3_64::oneshot(self.name.as_bytes());
-        let hash = if self.version.is_empty() {
-            hash
-        } else {
-            hash ^ XxHash3_64::oneshot(self.version.as_bytes()).rotate_left(1)
-        };
         let args = match self.args {
             Arguments::Bytes(bytes) => bytes,
             Arguments::Key(key) => key,
         };
-        hash.rotate_left(32) ^ XxHash3_64::oneshot(args)
+        // The lengths keep the three apart.
+        let lengths = (self.name.len() as u64) << 32 ^ self.version.len() as u64;
+        let mut hasher = foldhash::fast::FixedState::with_seed(lengths).build_hasher();
+        hasher.write(self.name);
+        hasher.write(self.version);
+        hasher.write(args);
+        hasher.finish()
     }
 }
 
@@ -157,8 +157,8 @@ impl Equivalent<Remembered> for Query<'_, '_> {
     fn equivalent(&self, other: &Remembered) -> bool {
         self.hash == other.hash
             && self.asked.args == other.arguments()
-            && self.asked.name == other.identity.name()
-            && self.asked.version == other.identity.version()
+            && self.asked.name == other.identity.name().as_bytes()
+            && self.asked.version == other.identity.version().as_bytes()
             && self.asked.dependencies == other.identity.dependencies()
             && self.asked.layouts == other.layouts.as_deref()
     }

@@ -94,27 +94,38 @@ pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
     };
     let total = preamble + len;
     let text = bytes.get(preamble..total)?.strip_suffix(b"\n")?;
-    let text = std::str::from_utf8(text).ok()?.trim_end_matches(' ');
-    let rest = text.strip_prefix("{'descr': ")?;
-    let (descr, rest) = match rest.strip_prefix('\'') {
-        Some(rest) => rest.split_once("', 'fortran_order': ")?,
-        None => rest.split_once(", 'fortran_order': ")?,
+    let end = text.iter().rposition(|byte| *byte != b' ')? + 1;
+    let rest = text[..end].strip_prefix(b"{'descr': ")?;
+    // From the end: only there is it known what is the descr's, which may hold any text, and what is not.
+    let (rest, dims) = rest.strip_suffix(b"), }").and_then(|rest| {
+        let open = rest.iter().rposition(|byte| *byte == b'(')?;
+        Some((rest[..open].strip_suffix(b", 'shape': ")?, &rest[open + 1..]))
+    })?;
+    let (rest, fortran_order) = match rest.strip_suffix(b"False") {
+        Some(rest) => (rest, false),
+        None => (rest.strip_suffix(b"True")?, true),
     };
-    let (fortran_order, rest) = match rest.strip_prefix("False") {
-        Some(rest) => (false, rest),
-        None => (true, rest.strip_prefix("True")?),
+    let rest = rest.strip_suffix(b", 'fortran_order': ")?;
+    let descr = match rest.strip_prefix(b"'") {
+        Some(rest) => rest.strip_suffix(b"'")?,
+        None => rest,
     };
-    let mut dims = rest.strip_prefix(", 'shape': (")?.strip_suffix("), }")?;
     let mut shape = Vec::new();
+    let mut dims = dims;
     while !dims.is_empty() {
         if shape.len() == MAX_NDIM {
             return None;
         }
-        let (n, rest) = dims.split_once(',').unwrap_or((dims, ""));
-        shape.push(n.parse().ok().filter(|n| *n >= 0)?);
-        dims = rest.trim_start_matches(' ');
+        let digits = dims.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(dims.len());
+        let n = dims[..digits]
+            .iter()
+            .try_fold(0i64, |n, digit| n.checked_mul(10)?.checked_add((digit - b'0').into()));
+        shape.push(n.filter(|_| digits > 0)?);
+        dims = &dims[digits..];
+        dims = dims.strip_prefix(b", ").or_else(|| dims.strip_prefix(b",")).unwrap_or(dims);
     }
-    Some((Header { descr: descr.parse().ok()?, fortran_order, shape }, total))
+    let descr = std::str::from_utf8(descr).ok()?.parse().ok()?;
+    Some((Header { descr, fortran_order, shape }, total))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A result under construction: what a function fills, and what becomes of it when it is done.
 
 use std::ffi::{CStr, CString};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,10 @@ use crate::key::{Identity, Key};
 use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
 use crate::state::{Generation, Slot, State};
-use crate::store::{Published, write_all};
+use crate::store::{Published, below_size_limit, write_all};
+
+/// Results from this length on are written in pieces, each hashed while it is in the processor's cache.
+const IN_PIECES_FROM: u64 = 1 << 20;
 
 /// Names of arrays and notes have at most this many bytes.
 const MAX_NAME: usize = 1024;
@@ -326,7 +330,17 @@ impl Output {
             place.replace,
             |file, origin| {
                 let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
-                write_all(file, &mut Encoded::new(&self.task.key, arrays, &metadata, origin).pieces())
+                let encoded = Encoded::new(arrays);
+                let footer = |hash| encoded.footer(&self.task.key, &metadata, origin, hash);
+                if encoded.len() >= IN_PIECES_FROM {
+                    below_size_limit(encoded.len())?;
+                    let hash = encoded.hash_and_write(|pieces| write_all(file, pieces))?;
+                    return write_all(file, &mut [IoSlice::new(&footer(hash))]);
+                }
+                let footer = footer(encoded.data_hash());
+                let mut pieces = encoded.pieces();
+                pieces.push(IoSlice::new(&footer));
+                write_all(file, &mut pieces)
             },
             || place.state.permit(place.slot, place.generation),
         )?;

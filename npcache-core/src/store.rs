@@ -15,6 +15,7 @@
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,8 +58,10 @@ static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
 /// The root of a cache, open.
 pub(crate) struct Directory {
     root: OwnedFd,
-    /// Absolute, for messages and for handing out the paths of entries.
+    /// Absolute, for messages.
     path: PathBuf,
+    /// The same with a slash, for handing out the paths of entries.
+    prefix: Vec<u8>,
     /// Whether what is made is for the whole group, whatever the umask.
     group: bool,
 }
@@ -79,13 +82,20 @@ impl Directory {
             rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| Error::io("open the cache directory", path, e))?;
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
-        let directory = Directory { root, path, group };
+        let mut prefix = path.as_os_str().as_bytes().to_vec();
+        prefix.push(b'/');
+        let directory = Directory { root, path, prefix, group };
         directory.check_format(create)?;
         Ok(directory)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path with a slash: what the paths of entries start with.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// What identifies the directory, whatever path led to it.
@@ -501,9 +511,14 @@ impl Directory {
 
 /// An entry's path below the root.
 pub(crate) fn entry_path(function_directory: &str, key: &Key) -> CString {
-    let hex = key.to_string();
-    CString::new(format!("{function_directory}/{}/{hex}.npy", &hex[..2]))
-        .expect("no NUL in a directory's name")
+    path_of(b"", function_directory, key)
+}
+
+/// An entry's path, after `prefix`, which holds no NUL: a path's or nothing.
+pub(crate) fn path_of(prefix: &[u8], function_directory: &str, key: &Key) -> CString {
+    let hex = key.hex();
+    let pieces = [prefix, function_directory.as_bytes(), b"/", &hex[..2], b"/", &hex, b".npy\0"];
+    CString::from_vec_with_nul(pieces.concat()).expect("no NUL in a directory's name")
 }
 
 /// The directory of a function: its name, with every byte that is no letter, digit, `_`, `-` or `.` as `%` and two

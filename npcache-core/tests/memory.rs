@@ -132,7 +132,7 @@ fn memory_is_bounded_and_what_is_asked_for_again_survives_a_scan() {
     }
     assert_eq!(numbers(&cache, hot, -1.0, LEN).origin(), Origin::Memory, "once-only calls drive it out");
     let function = cache.function("numbers", "1").unwrap();
-    let remembered = args.iter().filter(|args| cache.recall("numbers", "1", &args[..]).is_some()).count();
+    let remembered = args.iter().filter(|args| cache.recall(b"numbers", b"1", &args[..]).is_some()).count();
     assert!(remembered < 64, "{remembered} MiB in a memory of 64");
     let all_stored = args.iter().all(|args| function.lookup(&Canonical::from_bytes(args)).is_some());
     assert!(all_stored, "the others are on disk");

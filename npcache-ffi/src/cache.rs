@@ -1,8 +1,9 @@
 //! `npcache`: an open cache, and the one call that does everything.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr;
 
 use npcache_core::{Begun, Cache, Canonical, Error, Options, Result, Version, Wait};
 
@@ -11,7 +12,7 @@ use crate::error::npcache_error;
 use crate::options::npcache_options;
 use crate::output::npcache_output;
 use crate::status::{NPCACHE_OK, npcache_status};
-use crate::{answer, borrow, guard, items, optional_text, report, required, text};
+use crate::{answer, borrow, give, guard, items, optional_text, report, required, text};
 
 /// An open cache. It can be used from any thread, and after fork() in the child.
 pub struct npcache(pub(crate) Cache);
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn npcache_new(
             let cache = if path.is_null() {
                 options.compute_only()?
             } else {
-                let path = std::ffi::CStr::from_ptr(path).to_bytes();
+                let path = CStr::from_ptr(path).to_bytes();
                 if path.is_empty() {
                     return Err(Error::Argument(
                         "`path` is empty; NULL opens a cache without a directory".to_owned(),
@@ -131,6 +132,47 @@ pub unsafe extern "C-unwind" fn npcache_call(
     out: *mut *mut npcache_buffer,
     err: *mut *mut npcache_error,
 ) -> npcache_status {
+    // What is remembered is found without copying or checking more than that takes.
+    let recall = || {
+        if cache.is_null() || name.is_null() || version.is_null() || out.is_null() {
+            return None;
+        }
+        // SAFETY: the caller's promises, for each pointer, none of which is NULL.
+        unsafe {
+            let bytes = items(args.cast::<u8>(), args_len, "args").ok()?;
+            let (name, version) = (CStr::from_ptr(name), CStr::from_ptr(version));
+            let buffer = (*cache).0.recall(name.to_bytes(), version.to_bytes(), bytes)?;
+            out.write(hand_over(buffer));
+            Some(())
+        }
+    };
+    if function.is_some() && guard(None, recall).is_some() {
+        // SAFETY: the caller's promise.
+        unsafe { give(err, ptr::null_mut()) };
+        return NPCACHE_OK;
+    }
+    // SAFETY: the caller's promises are this function's.
+    unsafe { find_or_compute(cache, name, version, args, args_len, function, user_data, out, err) }
+}
+
+/// [`npcache_call`], where nothing is remembered.
+///
+/// # Safety
+///
+/// As for that.
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn find_or_compute(
+    cache: *mut npcache,
+    name: *const c_char,
+    version: *const c_char,
+    args: *const c_void,
+    args_len: usize,
+    function: npcache_fn,
+    user_data: *mut c_void,
+    out: *mut *mut npcache_buffer,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
     let begin = || -> Result<_> {
         // SAFETY: the caller's promises, for each pointer.
         unsafe {
@@ -140,12 +182,7 @@ pub unsafe extern "C-unwind" fn npcache_call(
             let function = function.ok_or_else(|| Error::Argument("`function` is NULL".to_owned()))?;
             let bytes = items(args.cast::<u8>(), args_len, "args")?;
             let version = match optional_text(version, "version")? {
-                Some(version) => {
-                    if let Some(buffer) = cache.0.recall(name, version, bytes) {
-                        return Ok((Begun::Hit(buffer), function));
-                    }
-                    Version::from(version)
-                }
+                Some(version) => Version::from(version),
                 None => Version::BuildOf(function as *const c_void),
             };
             let begun =
