@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test reference header clean
+.PHONY: build demo test rust-test host-test python-test bench bench-smoke reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi
@@ -16,7 +16,7 @@ demo: build
 	$(MAKE) -C examples-c
 	$(PYTHON) examples-c/demo.py
 
-test: rust-test host-test
+test: rust-test host-test python-test
 
 rust-test:
 	$(CARGO) fmt --all --check
@@ -28,10 +28,22 @@ rust-test:
 host-test: build $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests
 
+# The Python package.
+python-test: build $(VENV)/ready
+	cd python && NPCACHE_LIBRARY=$(abspath target/release/libnpcache.so) ../$(VENV)/bin/python -m pytest
+	cd python && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
+
 $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
+
+# This project beside its floors and its peers; see benches/run.py.
+bench: build
+	$(PYTHON) benches/run.py
+
+bench-smoke: build
+	$(PYTHON) benches/run.py --smoke
 
 include packaging/install.mk
 

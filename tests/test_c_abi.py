@@ -119,3 +119,50 @@ def test_the_library_is_never_unloaded():
 def test_the_library_has_a_build_id():
     notes = subprocess.run(["readelf", "-n", LIBRARY], check=True, capture_output=True, text=True).stdout
     assert "NT_GNU_BUILD_ID" in notes
+
+
+STUBBED = """
+#include <npcache.h>
+#include <stdio.h>
+int32_t fill(void *user_data, const void *args, size_t args_len, npcache_output *out);
+int main(void)
+{
+    npcache *cache = NULL;
+    npcache_buffer *result = NULL;
+    npcache_error *error = NULL;
+    npcache_status status = npcache_new(NULL, NULL, &cache, &error);
+    if (!status)
+        status = npcache_call(cache, "fill", NULL, NULL, 0, fill, NULL, &result, &error);
+    printf("%d %s\\n", status, npcache_error_message(error));
+    npcache_buffer_release(result);
+    npcache_error_free(error);
+    npcache_free(cache);
+    return 0;
+}
+"""
+
+FILL = """
+#include <npcache.h>
+int32_t fill(void *user_data, const void *args, size_t args_len, npcache_output *out)
+{
+    (void)user_data, (void)args, (void)args_len;
+    npcache_output_alloc(out, NULL, NPCACHE_FLOAT64, 0, NULL, NPCACHE_ORDER_C);
+    return npcache_output_commit(out);
+}
+"""
+
+
+def test_a_stub_of_a_program_at_a_fixed_address_is_not_taken_for_the_library_behind_it(tmp_path):
+    """Its build ID would be the program's, and a rebuilt library's results would stay."""
+    (tmp_path / "fill.c").write_text(FILL)
+    (tmp_path / "main.c").write_text(STUBBED)
+    library = tmp_path / "libfill.so"
+    include = f"-I{ROOT / 'include'}"
+    compile_library = ["cc", "-shared", "-fPIC", include, tmp_path / "fill.c", "-o", library, "-Wl,--build-id"]
+    subprocess.run(compile_library, check=True)
+    libraries = (str(library), f"-Wl,-rpath,{tmp_path}", "-lnpcache")
+    fixed = compile_program(tmp_path / "main.c", name="stub-fixed", flags=("-no-pie", "-fno-pie"), libraries=libraries)
+    status, message = subprocess.run([fixed], capture_output=True, text=True, check=True).stdout.split(" ", 1)
+    assert status == "-7" and "`fill`" in message and "-no-pie" in message
+    moved = compile_program(tmp_path / "main.c", name="stub-moved", flags=("-pie", "-fPIE"), libraries=libraries)
+    assert subprocess.run([moved], capture_output=True, text=True, check=True).stdout.startswith("0 ")

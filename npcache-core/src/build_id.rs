@@ -37,6 +37,12 @@ impl Object {
 
 /// The loaded object that holds `address`.
 pub(crate) fn object_of(address: *const c_void) -> Result<Object> {
+    if let Some(name) = stub_of(address) {
+        return Err(Error::BuildId(format!(
+            "the address of `{name}`, which is in a library, is that of a stub in the program, as in programs linked with \
+             -no-pie, and so says nothing of the library's build; link the program with -pie, or give a version"
+        )));
+    }
     let mut search = Search { address: address as usize, found: None };
     // SAFETY: `visit` is called with the loader's own description of each object, and with `search`, during this call.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
@@ -47,6 +53,34 @@ pub(crate) fn object_of(address: *const c_void) -> Result<Object> {
                 .to_owned(),
         )
     })
+}
+
+/// The function that the program has a stub for at `address`: its address as an undefined symbol of the program's, which
+/// a program with fixed addresses has instead of the library's own.
+fn stub_of(address: *const c_void) -> Option<String> {
+    unsafe extern "C" {
+        fn dladdr1(
+            address: *const c_void,
+            info: *mut libc::Dl_info,
+            symbol: *mut *const libc::Elf64_Sym,
+            flags: libc::c_int,
+        ) -> libc::c_int;
+    }
+    const RTLD_DL_SYMENT: libc::c_int = 1;
+    const SHN_UNDEF: u16 = 0;
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    let mut symbol = std::ptr::null();
+    // SAFETY: both are written by the call, and the address is only compared.
+    let found = unsafe { dladdr1(address, info.as_mut_ptr(), &raw mut symbol, RTLD_DL_SYMENT) };
+    // SAFETY: zeros are a Dl_info.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: NULL or a symbol of a loaded object, which stays as long as that.
+    let symbol = unsafe { symbol.as_ref() }.filter(|_| found != 0)?;
+    if symbol.st_shndx != SHN_UNDEF || info.dli_saddr.cast_const() != address || info.dli_sname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader's name is a C string.
+    Some(unsafe { CStr::from_ptr(info.dli_sname) }.to_string_lossy().into_owned())
 }
 
 struct Search {

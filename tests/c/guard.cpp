@@ -43,9 +43,7 @@ npcache::cache open_below_root(const char *name)
 {
     char path[PATH_LEN];
     path_below_root(path, name);
-    npcache::options options(npcache_options_new());
-    npcache::check(npcache_options_set(options.get(), "lock_timeout", "60", nullptr)); // to fail before the tests' patience ends
-    return npcache::open(path, options.get());
+    return npcache::cache(path, {{"lock_timeout", "60"}}); // to fail before the tests' patience ends
 }
 
 /// A thread that asks for a call which another one is computing.
@@ -172,8 +170,8 @@ void throw_between(const npcache::cache &cache, const char *name, int where, std
     npcache::function function = npcache::describe(cache, name, "1");
     npcache_args *none = nullptr;
     npcache::check(npcache_args_from_bytes(nullptr, 0, &none, nullptr));
-    npcache::args args(none);
-    npcache::begun begun = npcache::begin(function, args.get());
+    npcache::begun begun = npcache::begin(function, none);
+    npcache_args_free(none);
     CHECK(begun.todo && !begun.hit);
     started.reset(new waiter(cache, name));
     std::int64_t count = 9;
@@ -221,7 +219,7 @@ void the_guard_stores_what_is_whole(const npcache::cache &cache)
             npcache::commit_and_end(std::move(begun.todo));
             CHECK(!"reached");
         } catch (const npcache::error &e) {
-            CHECK(e.status() == (complains ? NPCACHE_ERR_FUNCTION : NPCACHE_ERR_ARGUMENT));
+            CHECK(e.code() == (complains ? NPCACHE_ERR_FUNCTION : NPCACHE_ERR_ARGUMENT));
             CHECK(std::string(e.what()).find(complains ? "did not converge" : "without an array") != std::string::npos);
         }
 }
@@ -237,14 +235,14 @@ template <typename Function> npcache_status status_thrown(Function &&body, const
         body();
     } catch (const npcache::error &e) {
         CHECK(std::string(e.what()).find(message) != std::string::npos);
-        return e.status();
+        return e.code();
     }
     return NPCACHE_OK;
 }
 
 void errors_are_exceptions(const npcache::cache &cache)
 {
-    IS(NPCACHE_ERR_DIRECTORY, status_thrown([] { npcache::open("/dev/null"); }, "/dev/null"));
+    IS(NPCACHE_ERR_DIRECTORY, status_thrown([] { npcache::cache("/dev/null"); }, "/dev/null"));
     REFUSED(status_thrown([&] { npcache::describe(cache, "", "1"); }, "name"));
     REFUSED(status_thrown([&] { npcache::begin(npcache::describe(cache, "f", "1"), nullptr, -2); }, "wait_ms"));
     IS(NPCACHE_ERR_IO, status_thrown([] { npcache::check(NPCACHE_ERR_IO); }, npcache_status_string(NPCACHE_ERR_IO)));
@@ -255,25 +253,21 @@ void errors_are_exceptions(const npcache::cache &cache)
         CHECK(!"reached");
     } catch (const npcache::error &e) {
         const npcache::error copy = e;
-        CHECK(copy.status() == NPCACHE_ERR_FUNCTION && copy.function_code() == 42);
+        CHECK(copy.code() == NPCACHE_ERR_FUNCTION && copy.function_code() == 42);
     }
 }
 
 void owners_own(const npcache::cache &cache)
 {
     static_assert(sizeof(npcache::cache) == sizeof(void *), "the deleter has no state");
-    static_assert(sizeof(npcache::output) == sizeof(void *), "the deleter has no state");
+    static_assert(sizeof(npcache::task) == sizeof(void *), "the deleter has no state");
     static_assert(!std::is_copy_constructible<npcache::buffer>::value, "one owner");
     static_assert(std::is_nothrow_move_constructible<npcache::begun>::value, "can be returned");
     static_assert(std::is_nothrow_copy_constructible<npcache::error>::value, "can be thrown");
 
-    npcache::options options(npcache_options_new());
-    npcache::check(npcache_options_set(options.get(), "mode", "off", nullptr));
-    npcache::cache off = npcache::open(nullptr, options.get());
-    npcache::buffer first = call(off, "f", halves);
+    npcache::buffer first = call(npcache::cache(nullptr, {{"mode", "off"}}), "f", halves);
     npcache::buffer second(npcache_buffer_retain(first.get()));
     first.reset();
-    off.reset();
     CHECK(holds_halves(second.get(), 3));
 
     const double numbers[] = {1, 2};
@@ -281,8 +275,8 @@ void owners_own(const npcache::cache &cache)
     npcache_digest *made = nullptr;
     npcache::check(npcache_digest_new("<f8", 1, &two, nullptr, numbers, sizeof numbers, 0, &made, nullptr));
     npcache::digest digest(made);
-    npcache::args args(npcache_args_new());
-    npcache::check(npcache_args_add_digest(args.get(), digest.get()));
+    npcache::arguments args;
+    args.add(digest);
     npcache::function function = npcache::describe(cache, "owners", "1");
     npcache::begun begun = npcache::begin(function, args.get());
     OK(put_halves(begun.todo.get(), 3));

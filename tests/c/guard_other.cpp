@@ -21,7 +21,7 @@ std::int32_t throw_elsewhere(npcache_status status)
     try {
         npcache::check(status);
     } catch (const npcache::error &e) {
-        return e.status();
+        return e.code();
     }
     return 0;
 }

@@ -1,0 +1,204 @@
+"""The cache object: options, statistics, clearing, explaining; and faults that never cost the result."""
+
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import computed
+
+import npcache
+from npcache._cache import _duration
+
+
+def test_a_cached_function_looks_like_the_function(cache):
+    @cache.memoize
+    def f(x: int, y: float = 2.0) -> float:
+        """What it does."""
+        return x * y
+
+    assert (f.__name__, f.__doc__, f.__module__) == ("f", "What it does.", __name__)
+    assert f(2) == 4
+    assert "f in npcache.Cache(" in repr(f)
+    import inspect
+
+    assert str(inspect.signature(f)) == "(x: int, y: float = 2.0) -> float"
+
+
+def test_call_uncached_looks_up_nothing_and_stores_nothing(cache):
+    calls = iter(range(10))
+    f = cache.memoize(lambda x: next(calls), version="")
+    assert f.call_uncached(1) == 0
+    assert not f.is_cached(1)
+    assert f(1) == 1
+    assert f.call_uncached(1) == 2
+    assert f(1) == 1
+
+
+def test_is_cached_computes_nothing(cache):
+    f = cache.memoize(lambda x: x + 1)
+    assert not f.is_cached(1)
+    assert not f.is_cached(1)
+    f(1)
+    assert f.is_cached(1)
+    assert f.is_cached(x=1)
+    assert not f.is_cached(2)
+    assert f.stats().calls == 1
+
+
+def test_forget_removes_one_call(cache):
+    f = cache.memoize(lambda x: np.arange(x))
+    f(1), f(2)
+    f.forget(1)
+    f.forget(3)
+    assert (f.is_cached(1), f.is_cached(2)) == (False, True)
+    f(1)
+    assert computed(f) == 3
+
+
+def test_clear_removes_one_function_or_all(cache):
+    f, g = cache.memoize(lambda x: x, name="f"), cache.memoize(lambda x: x, name="g")
+    f(1), g(1)
+    f.clear()
+    assert (f.is_cached(1), g.is_cached(1)) == (False, True)
+    npcache.Cache(cache.path).clear()
+    assert not g.is_cached(1)
+    assert g(1) == 1
+
+
+def test_a_result_replaced_elsewhere_is_not_answered_from_here(cache):
+    one, other = (cache.memoize(make(x), name="f", version="") for x in (1, 2))
+    assert [one(7)[0] for _ in range(4)] == [1] * 4
+    npcache.Cache(cache.path).clear()
+    assert other(7)[0] == 2
+    assert [one(7)[0] for _ in range(4)] == [2] * 4
+    one.forget(7)
+    assert one(7)[0] == 1
+
+
+def make(constant):
+    return lambda x: np.array([constant])
+
+
+def test_clear_can_remove_the_directory(cache):
+    f = cache.memoize(lambda x: x)
+    f(1)
+    cache.clear(remove_dir=True)
+    assert not Path(cache.path).exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", npcache.CacheWarning)
+        assert f(1) == 1
+
+
+def test_clear_leaves_files_of_others(cache):
+    Path(cache.path, "notes.txt").write_text("mine")
+    with pytest.raises(npcache.Error, match=r"notes\.txt") as caught:
+        cache.clear(remove_dir=True)
+    assert caught.value.status == -6
+    assert Path(cache.path, "notes.txt").read_text() == "mine"
+
+
+def test_explain_tells_why_a_call_misses(cache):
+    f = cache.memoize(lambda x, y=1: x, name="f")
+    f(1)
+    assert "is stored" in f.explain(1)
+    assert "not stored" in f.explain(1, y=2)
+
+
+def test_stats_and_summary_count_what_happened(cache, reopened):
+    f = cache.memoize(lambda x: np.arange(x), name="f", version="")
+    for x in (1, 2, 1, 1):
+        f(x)
+    stats = cache.stats()
+    assert (stats.computed, stats.memory, stats.calls, stats.cached) == (2, 2, 4, 2)
+    assert 0 < stats.seconds_saved < 1
+    again = reopened()
+    again.memoize(lambda x: 0, name="f", version="")(1)
+    assert again.stats().disk == 1
+    assert again.summary().startswith("1 of 1 cached, ")
+    assert npcache.Cache(None).summary() == "0 of 0 cached, 0 ms saved"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ms"), (0.0123, "12.3 ms"), (1.26, "1.26 s"), (59.9, "59.9 s"), (61, "1 min"), (7800, "2 h 10 min"),
+     (90_000, "25 h 0 min"), (200_000, "2 d 7 h")],
+)  # fmt: skip
+def test_durations_read_as_people_say_them(seconds, text):
+    assert _duration(seconds) == text
+
+
+def test_notebooks_get_a_table(cache):
+    f = cache.memoize(lambda x: x, name="<lambda>&")
+    f(1), f(1)
+    shown = cache._repr_html_()
+    assert "&lt;lambda&gt;&amp;" in shown
+    assert "1 of 2 cached" in shown
+    assert shown.count("<tr>") == 2
+
+
+def test_options_are_those_of_the_library(cache):
+    with pytest.raises(npcache.Error, match="no_such_option") as caught:
+        npcache.Cache(cache.path, no_such_option=1)
+    assert caught.value.status == -1
+    with pytest.raises(npcache.Error):
+        npcache.Cache(cache.path, mode="sometimes")
+    refresh = npcache.Cache(cache.path, mode="refresh").memoize(lambda: 1, version="")
+    refresh(), refresh()
+    assert refresh.stats().computed == 2
+
+
+def test_a_cache_without_directory_computes_every_call():
+    f = npcache.Cache(None).memoize(lambda x: np.arange(x))
+    f(3), f(3)
+    assert computed(f) >= 1
+    assert f(3).tolist() == [0, 1, 2]
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(npcache.Error):
+        npcache.Cache(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_directory_that_cannot_be_written_costs_no_result(cache):
+    for path in [Path(cache.path), *Path(cache.path).rglob("*")]:
+        if path.is_dir():
+            path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    f = npcache.Cache(cache.path).memoize(lambda x: np.arange(x))
+    with pytest.warns(npcache.CacheWarning, match="not stored"):
+        assert f(3).tolist() == [0, 1, 2]
+
+
+def test_a_directory_that_is_gone_costs_no_result(cache):
+    import shutil
+
+    f = cache.memoize(lambda x: np.arange(x), version="")
+    shutil.rmtree(cache.path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", npcache.CacheWarning)
+        assert f(3).tolist() == [0, 1, 2]
+        assert f(3).tolist() == [0, 1, 2]
+
+
+def test_wrong_options_of_memoize_are_told(cache):
+    with pytest.raises(TypeError, match="version is a text"):
+        cache.memoize(lambda: 1, version=1)
+    with pytest.raises(TypeError, match="list of names"):
+        cache.memoize(lambda x: 1, ignore="x")
+    with pytest.raises(TypeError, match="depends"):
+        cache.memoize(lambda: 1, depends="numpy")
+    with pytest.raises(npcache.Error):
+        cache.memoize(lambda: 1, layout="sometimes")()
+
+
+def test_the_library_that_is_missing_is_told(monkeypatch, tmp_path):
+    from npcache import _library
+
+    monkeypatch.setattr(_library, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
+    monkeypatch.setenv("NPCACHE_LIBRARY", str(tmp_path / "none.so"))
+    with pytest.raises(ImportError, match="make build"):
+        _library._find()

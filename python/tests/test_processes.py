@@ -1,0 +1,286 @@
+"""Threads, processes, pickles, signals: one computes, all get it, and nobody is left waiting."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npcache
+
+
+@pytest.fixture
+def workers(tmp_path, monkeypatch):
+    """The module of workers, on a cache of this test's; other processes open the same."""
+    monkeypatch.setenv("NPCACHE_TEST_DIRECTORY", str(tmp_path / "shared"))
+    paths = [str(Path(npcache.__file__).parents[1]), str(Path(__file__).parent)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.syspath_prepend(paths[1])
+    sys.modules.pop("workers", None)
+    import workers
+
+    yield workers
+    sys.modules.pop("workers", None)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+
+
+def test_threads_that_ask_for_one_thing_compute_once(workers):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(workers.call_slow_square, [3] * 8))
+    assert results == [9.0] * 8
+    assert workers.runs() == 1
+    stats = workers.cache.stats()
+    assert (stats.computed, stats.shared + stats.memory + stats.disk) == (1, 7)
+
+
+def test_threads_run_while_one_waits_or_computes(cache):
+    """The interpreter lock is free during a wait."""
+    release = threading.Event()
+    f = cache.memoize(lambda x: np.array([release.wait(10)]), version="")
+    threads = [threading.Thread(target=f, args=(1,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    begun = time.monotonic()
+    assert sum(range(1000)) == 499500
+    assert time.monotonic() - begun < 0.1
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert f.stats().computed == 1
+
+
+def test_no_call_of_many_threads_goes_uncounted_or_wrong(cache):
+    f = cache.memoize(lambda x: np.full(3, x), version="")
+    wrong = []
+
+    def work(seed):
+        for x in np.random.default_rng(seed).integers(0, 20, 500).tolist():
+            if f(x).tolist() != [x] * 3:
+                wrong.append(x)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert f.stats().calls == 3000
+    assert f.stats().computed == 20
+
+
+def test_when_one_raises_the_next_who_waits_computes(cache):
+    begun, tries = threading.Event(), []
+
+    def f(x):
+        tries.append(x)
+        if len(tries) == 1:
+            begun.set()
+            time.sleep(0.2)
+            raise ZeroDivisionError("first")
+        return np.array([x])
+
+    cached = cache.memoize(f, version="")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cached, 1)
+        begun.wait()
+        second = pool.submit(cached, 1)
+        with pytest.raises(ZeroDivisionError, match="first"):
+            first.result()
+        assert second.result().tolist() == [1]
+    assert len(tries) == 2
+
+
+def test_a_function_may_call_itself_through_the_cache(cache):
+    @cache.memoize
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(60) == 1548008755920
+    assert fibonacci.stats().computed == 61
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_that_ask_for_one_thing_compute_once(workers, method):
+    with concurrent.futures.ProcessPoolExecutor(4, multiprocessing.get_context(method)) as pool:
+        results = list(pool.map(workers.call_slow_square, [3] * 8))
+    assert results == [9.0] * 8
+    assert workers.runs() == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_caches_and_cached_functions_can_be_sent_to_processes(workers, method, cache):
+    cached = cache.memoize(workers.plain_cube)
+    assert cached(2)[0] == 8
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        assert pool.submit(workers.call_with, cached, 2).result()[0] == 8
+        assert pool.submit(workers.call_with, workers.slow_square, 2).result()[0] == 4
+        assert pool.submit(workers.ask, cache, 2).result() == (8.0, 1)
+        assert pool.submit(workers.ask, cache, 3).result()[0] == 27
+    assert cached.is_cached(3)
+
+
+def test_a_child_of_fork_hits_and_stores(cache):
+    f = cache.memoize(lambda x: np.full(100_000, x), version="")
+    f(1)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            good = f(1)[0] == 1 and f(2)[-1] == 2 and f.stats().computed == 2
+            os._exit(0 if good else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert f.is_cached(2)
+
+
+def test_the_functions_of_a_main_program_have_one_name_in_spawned_processes(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing, sys
+import numpy as np
+import npcache
+
+cache = npcache.Cache({str(tmp_path / "cache")!r})
+scale = 2
+
+@cache.memoize
+def f(x):
+    return np.array([x * scale])
+
+def ask(x):
+    return f(x).tolist(), f.stats().computed
+
+if __name__ == "__main__":
+    assert ask(1) == ([2], 1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(ask, (1,)) == ([2], 0), "computed again in the child"
+""")
+    environment = {**os.environ, "PYTHONPATH": str(Path(npcache.__file__).parents[1])}
+    subprocess.run([sys.executable, str(program)], check=True, env=environment)
+
+
+def test_a_pickled_cache_is_the_same_directory(cache):
+    options = npcache.Cache(cache.path, mode="readonly", lock_timeout=5)
+    copy = pickle.loads(pickle.dumps(options))
+    assert (copy.path, copy.options) == (options.path, {"mode": "readonly", "lock_timeout": "5"})
+    assert pickle.loads(pickle.dumps(options)) is copy
+    relative = pickle.loads(pickle.dumps(npcache.Cache(os.path.relpath(cache.path))))
+    assert relative.path == cache.path
+
+
+# -------------------------------------------------------------------------------------------------------------- signals
+
+
+def test_ctrl_c_ends_a_wait_at_once(tmp_path, cache):
+    released = tmp_path / "released"
+
+    def f(x):
+        (tmp_path / "begun").touch()
+        while not released.exists():
+            time.sleep(0.01)
+        return np.array([x])
+
+    cached = cache.memoize(f, name="f", version="")
+    thread = threading.Thread(target=cached, args=(1,))
+    thread.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cached(1)
+    assert time.monotonic() - begun < 0.3 + 0.5
+    released.touch()
+    thread.join()
+    assert cached(1).tolist() == [1]
+    assert cached.stats().computed == 1
+
+
+def test_ctrl_c_in_the_function_leaves_the_task_to_others(cache):
+    tries = []
+
+    def f(x):
+        tries.append(x)
+        if len(tries) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return np.array([x])
+
+    cached = cache.memoize(f, version="")
+    with pytest.raises(KeyboardInterrupt):
+        cached(1)
+    begun = time.monotonic()
+    assert cached(1).tolist() == [1]
+    assert time.monotonic() - begun < 1
+
+
+def test_interrupts_at_any_moment_leave_nothing_locked(cache):
+    """Ctrl-C at any line of a call: the next call of the same must not wait for a lost task."""
+    f = cache.memoize(lambda x: np.array([x]), name="f", version="")
+    f(-1)
+    directory = os.path.dirname(npcache.__file__)
+    target, interrupted = 0, True
+    while interrupted:
+        target += 1
+        interrupted, steps = False, 0
+
+        def interrupt(frame, event, argument):
+            nonlocal steps, interrupted
+            if os.path.dirname(frame.f_code.co_filename) != directory or frame.f_code.co_name == "__del__":
+                return None
+            steps += event == "line"
+            if event == "line" and steps == target:  # noqa: B023
+                interrupted = True
+                raise KeyboardInterrupt
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            f(target)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        begun = time.monotonic()
+        assert f(target).tolist() == [target]
+        assert time.monotonic() - begun < 2, f"waited for a task lost at line {target} of the call"
+    assert target > 50
+
+
+def test_waiting_ends_at_lock_timeout(cache):
+    impatient = npcache.Cache(cache.path, lock_timeout=1)
+    release, begun = threading.Event(), threading.Event()
+
+    def f(x):
+        begun.set()
+        release.wait(10)
+        return np.array([x])
+
+    first = cache.memoize(f, name="f", version="")
+    second = impatient.memoize(lambda x: np.array([x]), name="f", version="")
+    thread = threading.Thread(target=first, args=(1,))
+    thread.start()
+    begun.wait()
+    started = time.monotonic()
+    assert second(1).tolist() == [1]
+    assert 0.5 < time.monotonic() - started < 5
+    release.set()
+    thread.join()
