@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test python-test bench bench-smoke reference header clean
+.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi
@@ -16,7 +16,7 @@ demo: build
 	$(MAKE) -C examples-c
 	$(PYTHON) examples-c/demo.py
 
-test: rust-test host-test python-test
+test: rust-test host-test python-test julia-test bench-smoke
 
 rust-test:
 	$(CARGO) fmt --all --check
@@ -32,6 +32,10 @@ host-test: build $(VENV)/ready
 python-test: build $(VENV)/ready
 	cd python && NPCACHE_LIBRARY=$(abspath target/release/libnpcache.so) ../$(VENV)/bin/python -m pytest
 	cd python && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
+
+# The Julia package, on a real Julia that is fetched into target/julia.
+julia-test: build $(VENV)/ready
+	julia=$$(tests/get_julia.sh) && $$julia --project=julia/NPCache julia/NPCache/test/runtests.jl
 
 $(VENV)/ready: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

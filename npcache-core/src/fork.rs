@@ -9,7 +9,7 @@
 //! - what holds a mutex lives in a [`PerProcess`], which a child fills anew and whose old value it never touches;
 //! - lock files are a [`LockFile`], whose descriptor the child closes before anything else runs in it.
 //!
-//! Nothing here blocks, and nothing runs in the parent. A process made by a bare `clone` system call, which skips the
+//! Nothing here blocks. A process made by a bare `clone` system call, which skips the
 //! C library's handlers, must not use the cache.
 
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -35,9 +35,22 @@ struct Node {
 
 const FREE: i32 = -1;
 
+/// How many forks of this process began, and how many of them ended: while they differ, one goes on.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn before_a_fork() {
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+}
+
+extern "C" fn after_a_fork() {
+    ENDED.fetch_add(1, Ordering::SeqCst);
+}
+
 /// Runs in the child, before `fork` returns: only loads, stores and `close`, which are safe after any fork.
 extern "C" fn in_the_child() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
+    ENDED.store(BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     let mut node: *const Node = LOCK_FILES.load(Ordering::Acquire);
     // SAFETY: nodes are leaked boxes, written before they are linked and never unlinked.
     while let Some(this) = unsafe { node.as_ref() } {
@@ -57,15 +70,32 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Takes over `fd`. A fork by another thread between its opening and this call is the one that gets through.
-    pub(crate) fn new(fd: OwnedFd) -> LockFile {
+    /// Opens a file by `open`, and again if a fork came between that and its registration: that child would have kept it.
+    pub(crate) fn open<E>(open: impl Fn() -> Result<OwnedFd, E>) -> Result<LockFile, E> {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the handler is a function of this library, which is never unloaded (`-z nodelete`). It
+            // SAFETY: the handlers are functions of this library, which is never unloaded (`-z nodelete`). It
             // fails only for want of memory, and then forks are not noticed: better to stop here.
-            let status = unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+            let status =
+                unsafe { libc::pthread_atfork(Some(before_a_fork), Some(after_a_fork), Some(in_the_child)) };
             assert_eq!(status, 0, "pthread_atfork failed");
         }
+        loop {
+            // Read in this order, equal numbers say that no fork went on in between; one that begins later is seen below.
+            let ended = ENDED.load(Ordering::SeqCst);
+            let begun = BEGUN.load(Ordering::SeqCst);
+            if begun != ended {
+                std::thread::yield_now();
+                continue;
+            }
+            let file = LockFile::register(open()?);
+            if BEGUN.load(Ordering::SeqCst) == begun {
+                return Ok(file);
+            }
+        }
+    }
+
+    fn register(fd: OwnedFd) -> LockFile {
         let fd = fd.into_raw_fd();
         let mut node: *const Node = LOCK_FILES.load(Ordering::Acquire);
         // SAFETY: as in the handler.

@@ -207,7 +207,7 @@ impl State {
     /// Raises the generation of `slot`, when every publisher of an older one is done.
     pub(crate) fn raise_generation(&self, slot: Slot, at_most: Duration) -> rustix::io::Result<()> {
         // A description of its own: locks of one description do not exclude each other.
-        let file = LockFile::new(self.directory.open_file(LOCK_FILE, OFlags::RDWR)?);
+        let file = LockFile::open(|| self.directory.open_file(LOCK_FILE, OFlags::RDWR))?;
         let start = Instant::now();
         while !set_lock(&file, libc::F_WRLCK, CLEARING)? {
             if start.elapsed() > at_most {
@@ -321,7 +321,7 @@ struct Locks {
 impl Locks {
     fn open(directory: &Directory) -> rustix::io::Result<Locks> {
         directory.make_admin()?;
-        let file = LockFile::new(directory.open_admin_file(LOCK_FILE)?);
+        let file = LockFile::open(|| directory.open_admin_file(LOCK_FILE))?;
         if fstat(file.fd())?.st_size < GENERATIONS_LEN as i64 {
             // Room for the generations, so that a full disk can be cleared. Where there is none now, later perhaps.
             let allocate = || fallocate(file.fd(), rustix::fs::FallocateFlags::empty(), 0, GENERATIONS_LEN);

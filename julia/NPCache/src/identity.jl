@@ -1,0 +1,150 @@
+# What a function is, beside its arguments: the text of its definition, the variables that it captures, the globals that
+# it names.
+
+# ------------------------------------------------------------------------------------------------- the definition's text
+
+"""
+The version of a function that is defined by `definition`: "julia:" and the SHA-256 of the expression without its line
+numbers. So comments, white space and place do not count; everything else does.
+"""
+function version_of(definition)
+    io = IOBuffer()
+    write_expression(io, definition)
+    return "julia:" * bytes2hex(SHA.sha256(take!(io)))
+end
+
+# Every item begins with a letter for its kind, and texts have their length before them: no two expressions are written
+# alike.
+function write_expression(io, x::Expr)
+    args = filter(arg -> !(arg isa LineNumberNode), x.args)
+    print(io, 'E')
+    write_text(io, string(x.head))
+    print(io, length(args), ';')
+    foreach(arg -> write_expression(io, arg), args)
+end
+function write_expression(io, x::QuoteNode)
+    print(io, 'Q')
+    write_expression(io, x.value)
+end
+write_expression(io, x::Symbol) = (print(io, 'S'); write_text(io, string(x)))
+write_expression(io, x::GlobalRef) = (print(io, 'G'); write_text(io, string(x.mod)); write_text(io, string(x.name)))
+function write_expression(io, x::Union{Number,AbstractString,Char,Nothing,VersionNumber,Regex})
+    print(io, 'L')
+    write_text(io, string(typeof(x)))
+    write_text(io, literal(x))
+end
+function write_expression(io, x)
+    refuse("the definition contains a $(typeof(x)) by its value, interpolated or made by a macro: NPCache cannot tell " *
+           "when it changes; say @cached cache version=\"1\" …")
+end
+
+literal(x) = repr(x)
+# Bit for bit: repr shows all NaNs alike.
+literal(x::Union{Float16,Float32,Float64}) = isnan(x) ? string("NaN ", bitstring(x)) : repr(x)
+
+write_text(io, text) = print(io, sizeof(text), ':', text)
+
+# -------------------------------------------------------------------------------------------------------------- globals
+
+# The names in a definition that can be those of globals: all but its arguments, what is assigned in the function's own
+# scope, and what stands for something else than a variable.
+function free_names(body, bound)
+    names = Set{Symbol}()
+    collect_names!(names, body)
+    has_globals(body) || collect_assigned!(bound, body)
+    return sort!(collect(setdiff(names, bound)))
+end
+
+collect_names!(names, x) = nothing
+collect_names!(names, x::Symbol) = push!(names, x)
+function collect_names!(names, x::Expr)
+    x.head in (:quote, :inert, :meta, :line) && return
+    args = x.head === :(.) && length(x.args) == 2 && x.args[2] isa QuoteNode ? x.args[1:1] :
+           x.head === :kw ? x.args[2:end] :
+           x.head === :macrocall ? x.args[2:end] : x.args
+    foreach(arg -> collect_names!(names, arg), args)
+end
+
+has_globals(x) = x isa Expr && (x.head === :global || any(has_globals, x.args))
+
+# What opens a scope: names assigned in there can be globals outside of it.
+const SCOPES = (:for, :while, :let, :try, :function, :->, :generator, :comprehension, :typed_comprehension, :do, :quote,
+                :macrocall, :inert)
+
+collect_assigned!(names, x) = nothing
+function collect_assigned!(names, x::Expr)
+    x.head in SCOPES && return
+    if x.head === :(=) && !(is_signature(x.args[1]))
+        collect_targets!(names, x.args[1])
+        collect_assigned!(names, x.args[2])
+    elseif x.head === :(=)
+        return
+    elseif x.head === :local
+        foreach(arg -> collect_targets!(names, arg isa Expr && arg.head === :(=) ? arg.args[1] : arg), x.args)
+        foreach(arg -> collect_assigned!(names, arg), x.args)
+    else
+        foreach(arg -> collect_assigned!(names, arg), x.args)
+    end
+end
+
+is_signature(x) = x isa Expr && (x.head in (:call, :where) || x.head === :(::) && is_signature(x.args[1]))
+
+collect_targets!(names, x) = nothing
+collect_targets!(names, x::Symbol) = push!(names, x)
+function collect_targets!(names, x::Expr)
+    x.head === :tuple && foreach(arg -> collect_targets!(names, arg), x.args)
+    x.head in (:(::), :(...)) && length(x.args) > 0 && collect_targets!(names, x.args[1])
+end
+
+# ---------------------------------------------------------------------------------------------------------- dependencies
+
+const Plain = Union{Element,Int128,UInt128,BigInt,String,Symbol,Char,Nothing}
+is_plain(x) = x isa Plain || x isa Union{Tuple,NamedTuple} && all(is_plain, x)
+
+# A dependency's value: readable for what is short, so that NPCache.explain can show it; else the key of it.
+function dependency_value(cache, x, place)
+    if is_plain(x)
+        text = string(typeof(x), ' ', literal(x))
+        return sizeof(text) <= 200 && !occursin('\0', text) ? text : "sha256:" * bytes2hex(SHA.sha256(text))
+    end
+    return "key:" * raw_key(cache, "value", "", Pair{String,String}[], (x,), NamedTuple(), place)
+end
+
+# The variables that a closure captures, or the fields of a callable object, and the types that it is made with. `self`
+# is the cached function: that a closure calls itself is no variable.
+function captured(cache, f, self, dependencies)
+    T, bodies = typeof(f), Set{Type}()
+    for name in fieldnames(T)
+        value = getfield(f, name)
+        value isa Core.Box && (value = isdefined(value, :contents) ? value.contents : continue)
+        (value === self || value === f || value isa Cache) && continue
+        if value isa Function && startswith(string(name), '#')
+            # The body of a closure with keyword arguments, a function that Julia makes of it, of another name in every run.
+            push!(bodies, typeof(value))
+            captured(cache, value, self, dependencies)
+            continue
+        end
+        push!(dependencies, "captured $name" => dependency_value(cache, value, "captured variable `$name`"))
+    end
+    types = filter(parameter -> !(parameter in bodies), collect(Any, T.parameters))
+    isempty(types) || push!(dependencies, "captured types" => join(types, ", "))
+    return dependencies
+end
+
+# The values of the globals that a definition names, as far as they are plain.
+function globals(cache, mod, names, name, dependencies)
+    for global_name in names
+        isdefined(mod, global_name) || continue
+        owner = Base.binding_module(mod, global_name)
+        owner in (Base, Core) && continue
+        value = getfield(mod, global_name)
+        if is_plain(value)
+            push!(dependencies, "global $global_name" => dependency_value(cache, value, "global `$global_name`"))
+        elseif !(value isa Union{Function,Type,Module,Cache,Cached})
+            warn_once(cache, (name, global_name),
+                      "the cached function $name names the global `$global_name`, a $(typeof(value)): NPCache does not see " *
+                      "when it changes. Pass it as an argument, or say @cached cache depends=$global_name …")
+        end
+    end
+    return dependencies
+end

@@ -1,0 +1,174 @@
+# Between the arrays of a stored result and Julia's values.
+#
+# A result is one array or number; or a tuple of them, whose arrays have no names; or a named tuple, whose arrays have
+# its names. Numbers are arrays without dimensions. A tuple of one is an array named "0".
+
+# One reference to a result of the library's.
+mutable struct Buffer
+    handle::Handle
+    Buffer(handle::Handle) = finalizer(release!, new(handle))
+end
+
+# Of the library, any thread may call it at any time and it waits for nothing: so a finalizer may too.
+function release!(buffer::Buffer)
+    handle, buffer.handle = buffer.handle, C_NULL
+    @c npcache_buffer_release(handle::Handle)::Cvoid
+end
+
+# npcache_view.
+struct View
+    data::Ptr{Cvoid}
+    nbytes::Csize_t
+    shape::Ptr{Int64}
+    strides::Ptr{Int64}
+    descr::Ptr{UInt8}
+    name::Ptr{UInt8}
+    dtype::Int32
+    ndim::Int32
+    itemsize::Int64
+    flags::UInt32
+end
+
+"""
+A stored array, without a copy and read-only: it has no `setindex!`. It keeps the memory, which may be a mapped file, as
+long as it lives, whatever becomes of the cache. `copy` or `Array` of it is an ordinary array.
+"""
+struct ReadOnlyArray{T,N} <: AbstractArray{T,N}
+    pointer::Ptr{T}
+    size::Dims{N}
+    owner::Buffer
+end
+
+Base.size(a::ReadOnlyArray) = a.size
+Base.IndexStyle(::Type{<:ReadOnlyArray}) = IndexLinear()
+
+Base.@propagate_inbounds function Base.getindex(a::ReadOnlyArray, i::Int)
+    @boundscheck checkbounds(a, i)
+    owner = a.owner
+    return GC.@preserve owner unsafe_load(a.pointer, i)
+end
+
+Base.strides(a::ReadOnlyArray) = Base.size_to_strides(1, a.size...)
+Base.elsize(::Type{ReadOnlyArray{T,N}}) where {T,N} = sizeof(T)
+Base.unsafe_convert(::Type{Ptr{T}}, a::ReadOnlyArray{T}) where {T} = a.pointer
+Base.copy(a::ReadOnlyArray{T,N}) where {T,N} = copyto!(Array{T,N}(undef, a.size), a)
+
+function Base.copyto!(to::Array{T}, from::ReadOnlyArray{T}) where {T}
+    length(to) >= length(from) || throw(BoundsError(to, 1:length(from)))
+    owner = from.owner
+    GC.@preserve owner to unsafe_copyto!(pointer(to), from.pointer, length(from))
+    return to
+end
+
+known(::ReadOnlyArray) = true
+base_of(a::ReadOnlyArray) = a.owner, convert(Ptr{Cvoid}, a.pointer), strides(a)
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+# The value of a result: arrays copied, or with `view` read-only on its memory, which keep it.
+function value_of(buffer::Buffer, view::Bool)
+    count = @c npcache_buffer_count(buffer.handle::Handle)::Int32
+    named = [array_of(buffer, i, view) for i in 0:count-1]
+    view || release!(buffer)
+    names, values = first.(named), Tuple(last.(named))
+    all(isempty, names) && return count == 1 ? values[1] : values
+    names == ["0"] && return values
+    return NamedTuple{Tuple(Symbol.(names))}(values)
+end
+
+function array_of(buffer::Buffer, i, view::Bool)
+    description = Ref{View}()
+    err = Ref{Handle}(C_NULL)
+    check(@c(npcache_buffer_view(buffer.handle::Handle, i::Int32, description::Ref{View}, sizeof(View)::Csize_t)::Int32), err)
+    v = description[]
+    name = v.name == C_NULL ? "" : unsafe_string(v.name)
+    v.dtype in 1:length(ELEMENTS) ||
+        throw(NPCacheError(ERR_DTYPE, "the stored result has an array of numpy's type $(unsafe_string(v.descr)), which " *
+                                      "Julia has no type for: another program stored it; give the function another name"))
+    # The type is a value here: a function barrier.
+    return name, array_of(buffer, i, v, ELEMENTS[v.dtype], view)
+end
+
+function array_of(buffer::Buffer, i, v::View, ::Type{T}, view::Bool) where {T}
+    shape = ntuple(d -> Int(unsafe_load(v.shape, d)), Int(v.ndim))
+    isempty(shape) && return GC.@preserve buffer unsafe_load(convert(Ptr{T}, v.data))
+    if view
+        data = convert(Ptr{T}, v.data)
+        column_major = v.flags & ORDER_F != 0 || length(shape) == 1
+        return column_major ? ReadOnlyArray(data, shape, buffer) : c_order(ReadOnlyArray(data, reverse(shape), buffer))
+    end
+    array = Array{T}(undef, shape)
+    # A GC.@preserve of both: the call has their addresses only.
+    status = GC.@preserve buffer array @blocking npcache_buffer_read(
+        buffer.handle::Handle, i::Int32, pointer(array)::Ptr{Cvoid}, v.nbytes::Csize_t, ORDER_F::UInt32)::Int32
+    status == OK || throw(NPCacheError(status, "a stored array cannot be read: $(status_text(status))"))
+    return array
+end
+
+# The array whose C order is the memory order of `reversed`.
+c_order(reversed::ReadOnlyArray{T,N}) where {T,N} = PermutedDimsArray(reversed, ntuple(d -> N + 1 - d, N))
+
+function path_of(buffer::Buffer)
+    path = @c npcache_buffer_path(buffer.handle::Handle)::Ptr{UInt8}
+    return path == C_NULL ? nothing : GC.@preserve buffer unsafe_string(path)
+end
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+const RESULTS = "results are numbers, arrays of $(join(ELEMENTS, ", ")), and tuples and named tuples of these"
+
+# Adds a function's result to what the library stores.
+function write_result(todo::Handle, result::Tuple)
+    isempty(result) && refuse("the function returned an empty tuple; $RESULTS")
+    for item in result
+        write_array(todo, length(result) == 1 ? "0" : "", item)
+    end
+end
+
+write_result(todo::Handle, result::NamedTuple) = write_named(todo, result)
+
+function write_result(todo::Handle, result::AbstractDict)
+    all(key -> key isa Union{Symbol,AbstractString}, keys(result)) ||
+        refuse("the function returned a dictionary whose keys are not all strings or symbols; $RESULTS")
+    # Sorted: a dictionary has no order, and the file's should not depend on that.
+    write_named(todo, sort!([string(key) => item for (key, item) in result]; by=first))
+end
+
+write_result(todo::Handle, result) = write_array(todo, "", result)
+
+function write_named(todo::Handle, result)
+    isempty(result) && refuse("the function returned nothing by a name; $RESULTS")
+    for (name, item) in pairs_of(result)
+        isempty(string(name)) && refuse("the function returned an array with an empty name")
+        write_array(todo, string(name), item)
+    end
+end
+
+pairs_of(result::NamedTuple) = pairs(result)
+pairs_of(result::Vector) = result
+
+write_array(todo::Handle, name, item::Element) = write_array(todo, name, fill(item))
+
+function write_array(todo::Handle, name, item::AbstractArray)
+    dtype(eltype(item)) == 0 && refuse("the function returned an array of $(eltype(item)); $RESULTS: convert it")
+    known(item) && !Base.has_offset_axes(item) ||
+        refuse("the function returned a $(typeof(item)), an array whose memory NPCache cannot read: return Array(x)")
+    memory = memory_of(dense(item))
+    shape, strides, root = collect(Int64, size(item)), collect(Int64, memory.strides), memory.root
+    GC.@preserve root @blocking npcache_output_write(
+        todo::Handle, name::Cstring, dtype(eltype(item))::Int32, ndims(item)::Int32, shape::Ptr{Int64},
+        strides::Ptr{Int64}, memory.pointer::Ptr{Cvoid})::Int32
+end
+
+write_array(todo::Handle, name, item) = refuse("the function returned a $(typeof(item)); $RESULTS")
+
+# The library keeps column-major and row-major arrays as they lie; what has gaps, it would make row-major.
+dense(item::Array) = item
+dense(item::Union{Transpose,PermutedDimsArray}) = parent(item) isa Array && ndims(parent(item)) > 1 ? item : Array(item)
+dense(item::AbstractArray) = Array(item)
+
+# Whether a result is, type for type, what reading it back would give: then it need not be read back.
+reads_back(::Element) = true
+reads_back(x::Array{T,N}) where {T,N} = dtype(T) != 0 && N > 0
+reads_back(x::Union{Tuple,NamedTuple}) = all(item -> item isa Union{Element,Array} && reads_back(item), x)
+reads_back(x) = false

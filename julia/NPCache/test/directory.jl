@@ -1,0 +1,78 @@
+# Opening, clearing, asking.
+
+@testset "options and errors are the library's" begin
+    path = joinpath(mktempdir(), "cache")
+    @test_throws NPCacheError NPCache.open(path; colour="red")
+    @test_throws NPCacheError NPCache.open(path; mode="sometimes")
+    @test_throws NPCacheError NPCache.open(@__FILE__)
+    e = try NPCache.open(@__FILE__); nothing catch e; e end
+    @test e.status < 0 && occursin(@__FILE__, sprint(showerror, e))
+    solve(cache) = cached(n -> (ran(); ones(n)), cache; name="solve", version="1")
+    @test runs(() -> (solve(NPCache.open(path; lock_timeout=60))(3); solve(NPCache.open(path; mode="readonly"))(3))) == 1
+    @test runs(() -> (solve(NPCache.open(path; mode=:readonly))(4); solve(NPCache.open(path; mode=:readonly))(4))) in 1:2
+    @test runs(() -> solve(NPCache.open(path; mode=:refresh))(3)) == 1
+    @test runs(() -> for _ in 1:2 solve(NPCache.open(nothing))(3) end) == 2
+    @test_throws ErrorException withenv(NPCache.load_library, "NPCACHE_LIBRARY" => "/no/such/libnpcache.so")
+end
+
+@testset "a directory that cannot be written costs no result" begin
+    file = joinpath(mktempdir(), "cache")
+    cache = NPCache.open(file)
+    rm(file; recursive=true)
+    write(file, "in the way")
+    f = cached(n -> ones(n), cache; name="solve", version="1")
+    @test (@test_logs (:warn, r"is not stored") f(3)) == ones(3)
+    @test_logs f(4)
+    data, path = produce(cache, ones, 3; version="1")
+    @test data == ones(3) && path === nothing
+end
+
+@testset "clear, forget, iscached, seconds, explain" begin
+    cache = fresh()
+    f, g = [cached(n -> (ran(); sleep(0.01); fill(1.0 * n, 3)), cache; name=name, version="1") for name in ("f", "g")]
+    @test !NPCache.iscached(f, 1) && NPCache.seconds(f, 1) === nothing
+    f(1), f(2), g(1)
+    @test NPCache.iscached(f, 1) && 0.005 < NPCache.seconds(f, 1) < 10
+    @test runs(() -> (NPCache.forget!(f, 1); f(1); f(2))) == 1
+    NPCache.forget!(f, 77)
+    NPCache.clear!(cache, "f")
+    @test !NPCache.iscached(f, 1) && !NPCache.iscached(f, 2) && NPCache.iscached(g, 1)
+    NPCache.clear!(cache)
+    @test !NPCache.iscached(g, 1)
+    g(1)
+    @test occursin("argument 1: stored 1, asked 2", NPCache.explain(g, 2))
+    @test isfile(joinpath(cache.path, "g", NPCache.key(g, 1)[1:2], NPCache.key(g, 1) * ".npy"))
+    write(joinpath(cache.path, "mine.txt"), "not npcache's")
+    @test_throws NPCacheError NPCache.clear!(cache; remove_dir=true)
+    @test isfile(joinpath(cache.path, "mine.txt"))
+    rm(joinpath(cache.path, "mine.txt"))
+    NPCache.clear!(cache; remove_dir=true)
+    @test !isdir(cache.path)
+end
+
+@testset "asking about a call of @cached computes nothing" begin
+    m = session()
+    define(m, "@cached cache f(x, y=2; z=3) = (ran(); h(x); [x, y, z])\n@cached cache h(x) = (ran(); [x])")
+    @test computed(m, "NPCache.iscached(f, 1) && error(); NPCache.explain(f, 1); NPCache.forget!(f, 1)") == 0
+    @test computed(m, "f(1)") == 2
+    @test computed(m, "NPCache.iscached(f, 1, 2; z=3) && NPCache.iscached(h, 1) || error(); NPCache.forget!(f, 1); f(1)") == 1
+end
+
+@testset "produce gives data and file" begin
+    cache = fresh()
+    simulate(config) = (ran(); Dict("x" => fill(config.step, config.n), "total" => config.n * config.step))
+    config = (n=3, step=0.5)
+    @test runs() do
+        for _ in 1:2
+            data, file = produce(cache, simulate, config; version="1")
+            @test data == Dict("x" => [0.5, 0.5, 0.5], "total" => 1.5) && data isa Dict{String,Any}
+            @test isfile(file) && endswith(file, ".npy")
+        end
+    end == 1
+    data, file = produce(cache, 4; name="block", version="1") do n
+        ones(n)
+    end
+    @test data == ones(4) && isfile(file)
+    @test produce((x; y=1) -> x + y, cache, 1; name="keywords", version="1", y=5)[1] == 6
+    @test produce(cache, (x; y=1) -> x + y, 1; name="keywords", version="1", y=6)[1] == 7
+end
