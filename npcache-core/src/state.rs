@@ -53,6 +53,10 @@ pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// Calls for a key that come back busy count as one wait, if no more than this lies between two of them.
 const WAIT_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a publisher waits for one who clears: a busy disk may take seconds for its eight bytes, and one who was
+/// stopped in the middle keeps nobody for longer than this.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A State that could not open its files for want of space or descriptors is replaced after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -191,13 +195,18 @@ impl State {
         generation: Generation,
     ) -> Result<Option<HeldLock>, Unstored> {
         let locks = self.locks.as_ref().map_err(|why| *why)?;
-        // Who clears holds the byte for microseconds.
-        let deadline = Instant::now() + Duration::from_secs(1);
+        // Who clears holds the byte for microseconds, or for as long as the disk takes to accept eight bytes.
+        let deadline = Instant::now() + PERMIT_TIMEOUT;
+        let mut pause = Duration::from_micros(100);
         let permission = loop {
             match locks.try_lock(CLEARING, libc::F_RDLCK) {
                 Ok(true) => break Some(HeldLock { state: self.clone(), offset: CLEARING }),
                 Ok(false) if Instant::now() > deadline => return Err(Unstored::Cleared),
-                Ok(false) => std::thread::sleep(Duration::from_micros(100)),
+                Ok(false) if !self.generation(slot).agrees(&generation) => return Err(Unstored::Cleared),
+                Ok(false) => {
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(Duration::from_millis(10));
+                }
                 Err(_) => break None,
             }
         };
@@ -223,6 +232,8 @@ impl State {
         let next = u64::from_le_bytes(count).wrapping_add(1);
         below_size_limit(GENERATIONS_LEN)?;
         retry(|| rustix::io::pwrite(file.fd(), &next.to_le_bytes(), slot.offset()))?;
+        // Closing would do, but for a child that a fork is just making and that has not closed its copy yet.
+        let _ = set_lock(&file, libc::F_UNLCK, CLEARING);
         Ok(())
     }
 
