@@ -8,6 +8,7 @@ import resource
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -712,3 +713,22 @@ def test_entries_have_the_permissions_that_the_umask_leaves(tmp_path):
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~umask
         finally:
             os.umask(old)
+
+
+def test_a_limit_on_the_size_of_files_costs_the_storing_and_not_the_process(cache_path):
+    """Past the limit a write is a signal that kills: it is not tried."""
+    script = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, other programs do not
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+import numpy as np
+from driver import Cache
+with Cache({str(cache_path)!r}) as cache:
+    for length in (10, 300_000, 10):
+        result = cache.call("numbers", "1", bytes([length % 256]), lambda: np.arange(length))
+        print(result.stored, int(result.arrays[0].sum()))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr}"
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == ["0", "5", "0"], ran.stdout
