@@ -426,12 +426,12 @@ impl Function {
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
-        let task = |place| {
-            let key = Key::new(&self.known.identity, args);
-            Task { identity: self.known.identity.clone(), key, args: args.clone(), place, seat: None }
+        let todo = |key, place, seat| {
+            let identity = self.known.identity.clone();
+            Ok(Begun::Todo(Output::new(Task { identity, key, args: args.clone(), place, seat })))
         };
         let Some(root) = &self.cache.inner.root else {
-            return Ok(Begun::Todo(Output::new(task(Err(Unstored::NoDirectory)))));
+            return todo(Key::new(&self.known.identity, args), Err(Unstored::NoDirectory), None);
         };
         let options = &self.cache.inner.options;
         let asked = ask(&self.known.identity, args);
@@ -451,7 +451,7 @@ impl Function {
             Step::Compute(place, seat) => {
                 let place =
                     if options.mode == Mode::ReadOnly { Err(Unstored::ReadOnlyMode) } else { Ok(place) };
-                Ok(Begun::Todo(Output::new(Task { seat, ..task(place) })))
+                todo(key, place, seat)
             }
         }
     }

@@ -10,7 +10,7 @@ use npcache_core::{Args, ArrayBytes, ArrayDigest, Canonical, DType, Descr, Error
 use crate::error::npcache_error;
 use crate::function::npcache_function;
 use crate::status::{NPCACHE_ERR_ARGUMENT, NPCACHE_ERR_INTERNAL, NPCACHE_OK, npcache_status, status_of};
-use crate::{answer, borrow, borrow_mut, dimensions, guard, items, required, text};
+use crate::{answer, borrow, borrow_mut, dimensions, free, guard, items, required, text};
 
 /// The arguments of a call. What is added is read at once, and not kept.
 pub struct npcache_args {
@@ -98,12 +98,8 @@ pub unsafe extern "C" fn npcache_args_from_bytes(
 /// `args` is NULL or not freed yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_args_free(args: *mut npcache_args) {
-    guard((), || {
-        if !args.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(args) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(args) };
 }
 
 /// Adds to arguments; an error is kept for npcache_begin.
@@ -471,12 +467,8 @@ pub unsafe extern "C" fn npcache_digest_new(
 /// `digest` is NULL or not freed yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_digest_free(digest: *mut npcache_digest) {
-    guard((), || {
-        if !digest.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(digest) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(digest) };
 }
 
 /// Writes the key of a call as 64 hexadecimal digits and a NUL: the name of its file.

@@ -12,7 +12,7 @@ use crate::error::npcache_error;
 use crate::options::npcache_options;
 use crate::output::npcache_output;
 use crate::status::{NPCACHE_OK, npcache_status};
-use crate::{answer, borrow, give, guard, items, optional_text, report, required, text};
+use crate::{answer, borrow, free, give, guard, items, optional_text, report, required, text};
 
 /// An open cache. It can be used from any thread, and after fork() in the child.
 pub struct npcache(pub(crate) Cache);
@@ -87,12 +87,8 @@ pub unsafe extern "C" fn npcache_new(
 /// `cache` is NULL, or from npcache_new and not freed yet, and no call uses it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_free(cache: *mut npcache) {
-    guard((), || {
-        if !cache.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(cache) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(cache) };
 }
 
 /// The result of a call of `function`: found, or computed now, by one caller while all others that ask for the

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use npcache_core::Error;
 
-use crate::guard;
+use crate::free;
 use crate::status::{NPCACHE_ERR_INTERNAL, NPCACHE_OK, npcache_status, status_of};
 
 /// What went wrong: a status and a message. Belongs to who asked for it by a non-NULL `err`.
@@ -69,10 +69,6 @@ pub unsafe extern "C" fn npcache_error_message(error: *const npcache_error) -> *
 /// `error` is NULL or an error not yet freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_error_free(error: *mut npcache_error) {
-    guard((), || {
-        if !error.is_null() {
-            // SAFETY: the caller's promise: made by `Box::into_raw`, and not freed yet.
-            drop(unsafe { Box::from_raw(error) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(error) };
 }

@@ -11,7 +11,7 @@ use crate::cache::npcache;
 use crate::error::npcache_error;
 use crate::output::npcache_output;
 use crate::status::{NPCACHE_BUSY, NPCACHE_OK, npcache_status};
-use crate::{answer, borrow, borrow_mut, guard, optional_text, required, text};
+use crate::{answer, borrow, borrow_mut, free, guard, optional_text, required, text};
 
 /// A function whose calls are cached: its name, its version, and what else its results depend on.
 pub struct npcache_function(State);
@@ -169,12 +169,8 @@ pub unsafe extern "C" fn npcache_function_set(
 /// `function` is NULL, or from npcache_function_new and not freed yet, and no call uses it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_function_free(function: *mut npcache_function) {
-    guard((), || {
-        if !function.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(function) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(function) };
 }
 
 /// The first half of a call: the result, or the task of computing it. For hosts with exceptions or a garbage collector,

@@ -95,6 +95,20 @@ unsafe fn give<T>(out: *mut *mut T, value: *mut T) {
     }
 }
 
+/// Frees an object that has one owner.
+///
+/// # Safety
+///
+/// `object` is NULL, or from `Box::into_raw` and not freed yet, and no call uses it.
+unsafe fn free<T>(object: *mut T) {
+    guard((), || {
+        if !object.is_null() {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(object) });
+        }
+    });
+}
+
 /// Clears an out-parameter that has to be there.
 ///
 /// # Safety

@@ -7,7 +7,7 @@ use npcache_core::Options;
 
 use crate::error::npcache_error;
 use crate::status::{NPCACHE_OK, npcache_status};
-use crate::{answer, borrow_mut, guard, text};
+use crate::{answer, borrow_mut, free, guard, text};
 
 /// How to open a cache.
 pub struct npcache_options(pub(crate) Options);
@@ -67,10 +67,6 @@ pub unsafe extern "C" fn npcache_options_set(
 /// `options` is NULL, or from npcache_options_new and not freed yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npcache_options_free(options: *mut npcache_options) {
-    guard((), || {
-        if !options.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(options) });
-        }
-    });
+    // SAFETY: the caller's promise.
+    unsafe { free(options) };
 }
