@@ -221,6 +221,8 @@ def test_a_result_of_three_arrays_is_numpy_loads_one_after_the_other(cache_path,
     assert int.from_bytes(tail[80:88], "little") == found.st_ino
     assert int.from_bytes(tail[88:96], "little") == found.st_mtime_ns
     assert tail[96:112].hex() == Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    assert int.from_bytes(tail[144:152], "little") / 1e9 == pytest.approx(metadata["compute_seconds"])
+    assert tail[152:184] == bytes(32)
     assert found.st_mode & 0o222 == 0
 
 

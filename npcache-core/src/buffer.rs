@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::{ViewElement, WritableElement};
 
-use crate::entry::{self, Array};
+use crate::entry::{self, Array, Parsed};
 use crate::error::{Error, Result, Unstored};
 use crate::map::Memory;
 
@@ -45,7 +45,7 @@ struct Contents {
     /// Its entry's file, if it has one.
     path: Option<CString>,
     stored: Result<(), Unstored>,
-    /// Of a computed result; a stored one has it in its metadata.
+    /// Of entries that earlier versions wrote, the metadata alone have it.
     compute_seconds: Option<f64>,
     writable: bool,
 }
@@ -65,13 +65,13 @@ impl Buffer {
     }
 
     /// A result that was found in a file, which `block` holds whole.
-    pub(crate) fn loaded(arrays: Vec<Array>, block: Memory, path: CString) -> Buffer {
+    pub(crate) fn loaded(parsed: Parsed, block: Memory, path: CString) -> Buffer {
         let contents = Contents {
-            arrays,
+            arrays: parsed.arrays,
             blocks: vec![block],
             path: Some(path),
             stored: Ok(()),
-            compute_seconds: None,
+            compute_seconds: (!parsed.took.is_zero()).then_some(parsed.took.as_secs_f64()),
             writable: false,
         };
         Buffer::of(contents, Origin::Disk)

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::args::Canonical;
 use crate::buffer::{Buffer, Origin};
 use crate::build_id::object_of;
-use crate::entry;
+use crate::entry::{self, Parsed};
 use crate::error::{Error, Result, Unstored};
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
@@ -672,15 +672,15 @@ impl Call<'_> {
             Err(_) => return Found::Unreadable,
         };
         match self.load(state, &file) {
-            Ok(Some((arrays, memory))) => Found::Hit(Buffer::loaded(arrays, memory, path.clone())),
+            Ok(Some((parsed, memory))) => Found::Hit(Buffer::loaded(parsed, memory, path.clone())),
             // A pipe with a writer has nothing to read; a directory is none to read.
             Ok(None) | Err(Errno::AGAIN | Errno::ISDIR | Errno::INVAL) => Found::Bad,
             Err(_) => Found::Unreadable,
         }
     }
 
-    /// The arrays of an open entry and the memory that they are in; `None` where it is not what it should be.
-    fn load(&self, state: &State, file: &OwnedFd) -> rustix::io::Result<Option<(Vec<entry::Array>, Memory)>> {
+    /// What is in an open entry, and the memory that its arrays are in; `None` where it is not what it should be.
+    fn load(&self, state: &State, file: &OwnedFd) -> rustix::io::Result<Option<(Parsed, Memory)>> {
         let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
         let start = loop {
             match rustix::io::read(file, &mut first[..]) {
@@ -739,13 +739,13 @@ impl Call<'_> {
             }
             state.verified.lock().insert(once);
         }
-        Ok(Some((parsed.arrays, memory)))
+        Ok(Some((parsed, memory)))
     }
 
     /// Checks an entry that was read, data and all.
-    fn check(&self, memory: Memory) -> Option<(Vec<entry::Array>, Memory)> {
+    fn check(&self, memory: Memory) -> Option<(Parsed, Memory)> {
         let parsed = entry::parse(memory.as_slice(), &self.key).ok()?;
-        parsed.data_is_whole(memory.as_slice()).then_some((parsed.arrays, memory))
+        parsed.data_is_whole(memory.as_slice()).then_some((parsed, memory))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::hash::Hasher;
 use std::io::IoSlice;
+use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
@@ -153,8 +154,15 @@ impl<'a> Encoded<'a> {
         Ok(hash)
     }
 
-    /// What stands after the records. `origin` is that of the file to be written.
-    pub(crate) fn footer(&self, key: &Key, metadata: &[u8], origin: &Origin, data_hash: u64) -> Vec<u8> {
+    /// What stands after the records. `origin` is that of the file to be written, `took` what computing them took.
+    pub(crate) fn footer(
+        &self,
+        key: &Key,
+        metadata: &[u8],
+        origin: &Origin,
+        took: Duration,
+        data_hash: u64,
+    ) -> Vec<u8> {
         let (names, position) = (&self.names, self.len);
         let payload = names.len() + metadata.len() + TAIL;
         let mut footer = Vec::with_capacity(192 + payload);
@@ -185,6 +193,7 @@ impl<'a> Encoded<'a> {
         put(88, &origin.mtime.to_le_bytes());
         put(96, &origin.boot);
         put(136, &origin.born.to_le_bytes());
+        put(144, &(took.as_nanos() as u64).to_le_bytes());
         put(112, &headers_hash.to_le_bytes());
         put(120, &data_hash.to_le_bytes());
         put(128, &chain(0, &footer[header_len..]).to_le_bytes());
@@ -209,6 +218,8 @@ impl<'a> Encoded<'a> {
 pub(crate) struct Parsed {
     pub(crate) arrays: Vec<Array>,
     pub(crate) origin: Origin,
+    /// What computing it took; zero where that is not known.
+    pub(crate) took: Duration,
     data_hash: u64,
 }
 
@@ -263,7 +274,8 @@ pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Parsed, &'static str> {
         boot: tail.get(96),
         born: i64::from_le_bytes(tail.get(136)),
     };
-    Ok(Parsed { arrays, origin, data_hash: u64::from_le_bytes(tail.get(120)) })
+    let took = Duration::from_nanos(u64::from_le_bytes(tail.get(144)));
+    Ok(Parsed { arrays, origin, took, data_hash: u64::from_le_bytes(tail.get(120)) })
 }
 
 /// The metadata of an entry: JSON, see `docs/format.md`. Checks the footer alone.

@@ -331,7 +331,7 @@ impl Output {
             |file, origin| {
                 let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
                 let encoded = Encoded::new(arrays);
-                let footer = |hash| encoded.footer(&self.task.key, &metadata, origin, hash);
+                let footer = |hash| encoded.footer(&self.task.key, &metadata, origin, took, hash);
                 if encoded.len() >= IN_PIECES_FROM {
                     below_size_limit(encoded.len())?;
                     let hash = encoded.hash_and_write(|pieces| write_all(file, pieces))?;
