@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke reference header clean
+.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke soak reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi
@@ -27,6 +27,11 @@ rust-test:
 # What crosses a language or a process: C, C++, Python.
 host-test: build $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests
+
+# The fault suite (tests/faults) for about so long, with what it only samples in `make test` done in whole: make soak SECONDS=3600
+SECONDS ?= 600
+soak: build $(VENV)/ready
+	FAULT_SECONDS=$(SECONDS) $(VENV)/bin/python -m pytest tests/faults
 
 # The Python package.
 python-test: build $(VENV)/ready

@@ -5,6 +5,7 @@ Every look at an entry opens the cache anew, so that it is the file that is look
 
 import os
 import random
+import resource
 import shutil
 import socket
 import threading
@@ -80,18 +81,16 @@ def flipped(content, at, bit):
     return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
 
 
-def test_every_byte_of_a_small_entry_is_missed_when_a_bit_of_it_flips(small, record_property):
+def test_every_byte_of_a_small_entry_is_missed_when_a_bit_of_it_flips(small, count):
     chance = random.Random(1)
-    counts = {"data": 0, "header": 0, "footer": 0}
+    flips = {"data": 0, "header": 0, "footer": 0}
     for at in range(len(small.good)):
         small.replace(flipped(small.good, at, chance.randrange(8)))
         assert small.is_missed_once(), f"byte {at}"
         # The replacement may say another time in more or fewer digits, so flips are made in the first entry.
-        counts["header" if at < small.data_at else "data" if at < small.footer_at else "footer"] += 1
-    assert counts["data"] == small.data_len and sum(counts.values()) == len(small.good)
-    for name, count in counts.items():
-        record_property(f"{name} flips", count)
-    print(f"flips noticed: {counts}")
+        flips["header" if at < small.data_at else "data" if at < small.footer_at else "footer"] += 1
+    assert flips["data"] == small.data_len and sum(flips.values()) == len(small.good)
+    count(flipped_bytes=sum(flips.values()))
     assert_nothing_unknown(small.root)
 
 
@@ -102,7 +101,7 @@ def test_the_good_entry_in_another_file_is_no_miss(victim):
         assert victim.misses() == 0
 
 
-def test_flips_of_larger_entries_are_missed(victim, record_property):
+def test_flips_of_larger_entries_are_missed(victim, count):
     chance = random.Random(2)
     positions = {
         *range(0, 128, 5),
@@ -118,8 +117,7 @@ def test_flips_of_larger_entries_are_missed(victim, record_property):
         with open(victim.path, "r+b", buffering=0) as file:
             os.pwrite(file.fileno(), flipped(content, at, chance.randrange(8))[at : at + 1], at)
         assert victim.is_missed_once(), f"byte {at}"
-    record_property("flips", len(positions))
-    print(f"{len(positions)} flips noticed")
+    count(flipped_bytes=len(positions))
 
 
 def flip_and_hide(victim, at):
@@ -180,11 +178,11 @@ def test_data_changed_after_it_was_verified_is_verified_again(mapped):
             found.abandon()
 
 
-def test_every_truncation_of_a_small_entry_is_missed(small, record_property):
+def test_every_truncation_of_a_small_entry_is_missed(small, count):
     for length in range(len(small.good)):
         small.replace(small.good[:length])
         assert small.is_missed_once(), f"{length} bytes"
-    record_property("truncations", len(small.good))
+    count(truncations=len(small.good))
 
 
 def test_truncated_and_lengthened_entries_are_missed(victim):
@@ -234,13 +232,13 @@ def test_another_keys_entry_is_missed(victim):
     assert victim.is_missed_once()
 
 
-def test_splices_of_two_entries_are_missed(victim, record_property):
+def test_splices_of_two_entries_are_missed(victim, count):
     chance = random.Random(4)
     # The same key computed by another run: all but the time and the data's last byte are equal.
     changed = victim.good[: victim.footer_at - 1] + b"\x55" + victim.good[victim.footer_at :]
     other = Victim(victim.root, victim.key + 8).good
-    count = 300 if victim.key == SMALL else 60
-    for _ in range(count):
+    splices = 300 if victim.key == SMALL else 60
+    for _ in range(splices):
         partner = chance.choice([changed, other])
         cut = chance.randrange(len(victim.good) + 1)
         shift = chance.choice([0, 0, 0, chance.randrange(-64, 64), len(partner) - len(victim.good)])
@@ -250,14 +248,14 @@ def test_splices_of_two_entries_are_missed(victim, record_property):
             continue
         victim.replace(spliced)
         assert victim.is_missed_once(), (cut, shift)
-    record_property("splices", count)
+    count(splices=splices)
 
 
 @pytest.mark.parametrize(
     "what",
     ["nothing", "symlink", "dangling symlink", "symlink to itself", "FIFO", "directory", "socket", "10 GB", "device"],
 )
-def test_what_is_no_entry_is_missed_once_and_replaced(small, tmp_path, monkeypatch, what):
+def test_what_is_no_entry_is_missed_once_and_replaced(small, tmp_path, monkeypatch, count, what):
     small.path.unlink()
     outside = tmp_path / "outside"
     if what == "nothing":
@@ -285,8 +283,11 @@ def test_what_is_no_entry_is_missed_once_and_replaced(small, tmp_path, monkeypat
         if os.geteuid() != 0:
             pytest.skip("only root can make a device")
         os.mknod(small.path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert small.is_missed_once()
     assert small.path.is_file() and not small.path.is_symlink()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10, "in KiB: the file was read whole"
+    count(planted_files=1)
     if what == "symlink":
         assert outside.read_bytes() == small.good
     if what == "dangling symlink":

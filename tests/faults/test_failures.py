@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -71,38 +70,6 @@ def as_another_user(action):
         return action()
 
     return Forked(run).answer()
-
-
-@pytest.fixture
-def public_path():
-    """A directory that every user can reach, and its owner alone can write."""
-    path = Path(tempfile.mkdtemp(prefix="npcache-test-"))
-    path.chmod(0o755)
-    yield path
-    for directory in [path, *path.rglob("*/")]:
-        directory.chmod(0o755)
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts a tmpfs of so many KiB; its path."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small tmpfs")
-    paths = []
-
-    def mount(kib, name="mounted"):
-        path = tmp_path / name
-        path.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "npcache-test", path], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode()}")
-        paths.append(path)
-        return path
-
-    yield mount
-    for path in paths:
-        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def fill(path):
@@ -206,8 +173,9 @@ def test_the_code_and_message_of_a_function_reach_the_caller(cache_path):
 # The disk is full.
 
 
-def test_a_full_disk_costs_no_result_and_caching_resumes_with_space(mounted):
-    path = mounted(512)
+@pytest.mark.parametrize("file_system", ["tmpfs", "ext4"])
+def test_a_full_disk_costs_no_result_and_caching_resumes_with_space(mounted, count, file_system):
+    path = mounted(512, file_system)
     with Cache(path) as cache:
         assert call(cache, 8) == (COMPUTED, 0)  # over 256 KiB
         assert call(cache, 16) == (COMPUTED, DISK_FULL)
@@ -222,6 +190,7 @@ def test_a_full_disk_costs_no_result_and_caching_resumes_with_space(mounted):
         assert all(call(cache, key) == (COMPUTED, 0) for key in full[:20])
         assert all(call(cache, key) == (DISK, 0) for key in full[:20])
     assert_nothing_unknown(path)
+    count(results_on_a_full_disk=len(full))
 
 
 def test_a_cache_on_a_full_disk_is_opened_read_and_cleared(mounted):
@@ -720,7 +689,7 @@ def test_a_limit_on_the_size_of_files_costs_the_storing_and_not_the_process(cach
     script = f"""
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, other programs do not
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(driver.__file__).parent)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 import numpy as np
 from driver import Cache
