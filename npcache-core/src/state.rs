@@ -207,7 +207,9 @@ impl State {
                     std::thread::sleep(pause);
                     pause = (2 * pause).min(Duration::from_millis(10));
                 }
-                Err(_) => break None,
+                // No locks here. Of other errors a clear might be told less.
+                Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => break None,
+                Err(e) => return Err(e.into()),
             }
         };
         if self.full_generation(slot) == generation { Ok(permission) } else { Err(Unstored::Cleared) }
@@ -389,14 +391,18 @@ fn set_lock(file: &LockFile, kind: i32, offset: u64) -> rustix::io::Result<bool>
         l_pid: 0,
     };
     use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open, and the kernel only reads `request`.
-    let status = unsafe { libc::fcntl(file.fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
-    if status == 0 {
-        return Ok(true);
-    }
-    match Errno::from_io_error(&std::io::Error::last_os_error()) {
-        Some(Errno::ACCESS | Errno::AGAIN) => Ok(false),
-        other => Err(other.unwrap_or(Errno::IO)),
+    let done = retry(|| {
+        // SAFETY: the descriptor is open, and the kernel only reads `request`.
+        let status = unsafe { libc::fcntl(file.fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
+        if status == 0 {
+            return Ok(());
+        }
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    });
+    match done {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS | Errno::AGAIN) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

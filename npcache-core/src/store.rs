@@ -391,7 +391,8 @@ impl Directory {
             Some(function) => vec![function.to_owned()],
             None => {
                 let root = self.open_directory(&self.root, c".").map_err(failed)?;
-                entries(&root).filter(|name| !name.to_bytes().starts_with(b".")).collect()
+                let names = list(&root).map_err(failed)?;
+                names.into_iter().filter(|name| !name.to_bytes().starts_with(b".")).collect()
             }
         };
         for name in functions {
@@ -402,19 +403,21 @@ impl Directory {
                 Err(e) => return Err(failed(e)),
             };
             let mut ours = false;
-            for shard_name in entries(&function).filter(|name| is_hex(name.to_bytes(), 2)) {
-                let shard = match self.open_directory(&function, &shard_name) {
+            let shards = list(&function).map_err(failed)?;
+            for shard_name in shards.iter().filter(|name| is_hex(name.to_bytes(), 2)) {
+                let shard = match self.open_directory(&function, shard_name) {
                     Ok(shard) => shard,
                     Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
                     Err(e) => return Err(failed(e)),
                 };
-                for entry in entries(&shard).filter(|name| is_entry_name(name)) {
-                    match unlinkat(&shard, &*entry, AtFlags::empty()) {
+                let names = list(&shard).map_err(failed)?;
+                for entry in names.iter().filter(|name| is_entry_name(name)) {
+                    match unlinkat(&shard, entry.as_c_str(), AtFlags::empty()) {
                         Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
                         Err(e) => return Err(failed(e)),
                     }
                 }
-                ours |= unlinkat(&function, &*shard_name, AtFlags::REMOVEDIR).is_ok();
+                ours |= unlinkat(&function, shard_name.as_c_str(), AtFlags::REMOVEDIR).is_ok();
             }
             // An empty directory that held no shard may be the user's.
             if ours {
@@ -467,7 +470,9 @@ impl Directory {
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |e: Errno| Error::io("remove", &self.path, e);
         let root = self.open_directory(&self.root, c".").map_err(failed)?;
-        let mut foreign: Vec<String> = entries(&root)
+        let mut foreign: Vec<String> = list(&root)
+            .map_err(failed)?
+            .iter()
             .filter(|name| ![ADMIN, FORMAT_FILE, CACHEDIR_TAG].contains(&name.as_c_str()))
             .map(|name| name.to_string_lossy().into_owned())
             .collect();
@@ -554,11 +559,15 @@ fn is_entry_name(name: &CStr) -> bool {
     name.to_bytes().strip_suffix(b".npy").is_some_and(|stem| is_hex(stem, 64))
 }
 
-/// The names in a directory, without `.` and `..`. An error ends the list.
-fn entries(directory: &OwnedFd) -> impl Iterator<Item = CString> {
-    let listing = Dir::read_from(directory).ok();
-    let names = listing.into_iter().flat_map(|listing| listing.map_while(|entry| entry.ok()));
-    names.map(|entry| entry.file_name().to_owned()).filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+/// The names in a directory, without `.` and `..`: all of them, or an error.
+fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+    let names = Dir::read_from(directory)?.map(|entry| Ok(entry?.file_name().to_owned()));
+    names.filter(|name| !matches!(name, Ok(name) if [c".", c".."].contains(&name.as_c_str()))).collect()
+}
+
+/// The same, where one that cannot be listed may as well be empty.
+fn entries(directory: &OwnedFd) -> impl Iterator<Item = CString> + use<> {
+    list(directory).unwrap_or_default().into_iter()
 }
 
 /// A file that is being written.

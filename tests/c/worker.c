@@ -18,24 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "npcache.h"
+#include "numbers.h"
 
 enum { MAX_THREADS = 64 };
 
 static npcache *cache;
 static long milliseconds, first, last;
 static int counts;
-
-/* One in eight is over 256 KiB and so mapped, one over 8 KiB, the others smaller. */
-static int64_t length_of(uint64_t key)
-{
-    return key % 8 == 0 ? 40000 + (int64_t)(key % 1000) * 64 : key % 8 == 4 ? 4000 : 100 + (int64_t)(key % 8);
-}
-
-static uint64_t number(uint64_t key, int64_t i)
-{
-    return (key + (uint64_t)i) * UINT64_C(0x9E3779B97F4A7C15);
-}
 
 static int32_t numbers(void *user_data, const void *args, size_t args_len, npcache_output *out)
 {
@@ -49,13 +38,7 @@ static int32_t numbers(void *user_data, const void *args, size_t args_len, npcac
         return 1;
     struct timespec pause = {milliseconds / 1000, milliseconds % 1000 * 1000000};
     nanosleep(&pause, NULL);
-    int64_t length = length_of(key);
-    uint64_t *array = npcache_output_alloc(out, NULL, NPCACHE_UINT64, 1, &length, NPCACHE_ORDER_C);
-    if (!array)
-        return 2;
-    for (int64_t i = 0; i < length; i++)
-        array[i] = number(key, i);
-    return npcache_output_commit(out) == NPCACHE_OK ? 0 : 3;
+    return put_numbers(key, out);
 }
 
 static int call(uint64_t key)
@@ -67,11 +50,7 @@ static int call(uint64_t key)
         npcache_error_free(err);
         return 1;
     }
-    size_t count;
-    const uint64_t *array = npcache_buffer_data(result, 0, NPCACHE_UINT64, &count);
-    int right = array && count == (size_t)length_of(key);
-    for (size_t i = 0; right && i < count; i++)
-        right = array[i] == number(key, (int64_t)i);
+    int right = holds_numbers(result, key);
     if (right)
         printf("%llu %d %d\n", (unsigned long long)key, (int)npcache_buffer_origin(result),
                (int)npcache_buffer_stored(result));
