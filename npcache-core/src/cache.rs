@@ -382,20 +382,18 @@ impl Function {
 
     /// The stored result of a call, if there is one. Never computes and never waits.
     pub fn lookup(&self, args: &Canonical) -> Option<Buffer> {
-        let cache = &self.cache;
-        let key = Key::new(&self.known.identity, args);
-        let asked =
-            ask(&self.known.identity, args).unwrap_or_else(|| ask_by_key(&self.known.identity, args, &key));
-        cache.look_in_memory(&asked).or_else(|| {
-            let root = cache.inner.root.as_ref()?;
-            let options = &cache.inner.options;
-            let wait = Wait::AtMost(Duration::ZERO);
-            let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
-            match call.look_on_disk(root.state(options), &call.path()) {
-                Found::Hit(buffer) => Some(buffer),
-                Found::Nothing | Found::Bad | Found::Unreadable => None,
-            }
-        })
+        let root = self.cache.inner.root.as_ref()?;
+        let key = match self.look_in_memory(args) {
+            Ok(buffer) => return Some(buffer),
+            Err(key) => key,
+        };
+        let options = &self.cache.inner.options;
+        let wait = Wait::AtMost(Duration::ZERO);
+        let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
+        match call.look_on_disk(root.state(options), &call.path()) {
+            Found::Hit(buffer) => Some(buffer),
+            Found::Nothing | Found::Bad | Found::Unreadable => None,
+        }
     }
 
     /// Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile
@@ -434,16 +432,10 @@ impl Function {
             return todo(Key::new(&self.known.identity, args), Err(Unstored::NoDirectory), None);
         };
         let options = &self.cache.inner.options;
-        let asked = ask(&self.known.identity, args);
-        if let Some(buffer) = asked.and_then(|asked| self.cache.look_in_memory(&asked)) {
-            return Ok(Begun::Hit(buffer));
-        }
-        let key = Key::new(&self.known.identity, args);
-        if args.bytes().is_none_or(|bytes| bytes.len() > MAX_ARGUMENTS)
-            && let Some(buffer) = self.cache.look_in_memory(&ask_by_key(&self.known.identity, args, &key))
-        {
-            return Ok(Begun::Hit(buffer));
-        }
+        let key = match self.look_in_memory(args) {
+            Ok(buffer) => return Ok(Begun::Hit(buffer)),
+            Err(key) => key,
+        };
         let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
         match call.begin() {
             Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
@@ -454,6 +446,16 @@ impl Function {
                 todo(key, place, seat)
             }
         }
+    }
+
+    /// The result, if it is in memory; else the call's key, which only long arguments need before that.
+    fn look_in_memory(&self, args: &Canonical) -> Result<Buffer, Key> {
+        let (cache, identity) = (&self.cache, &self.known.identity);
+        if let Some(asked) = ask(identity, args) {
+            return cache.look_in_memory(&asked).ok_or_else(|| Key::new(identity, args));
+        }
+        let key = Key::new(identity, args);
+        cache.look_in_memory(&ask_by_key(identity, args, &key)).ok_or(key)
     }
 }
 

@@ -294,7 +294,7 @@ impl Drop for HeldLock {
 }
 
 /// When a call began, as clears count time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Generation {
     page: u64,
     file: Option<u64>,

@@ -1,6 +1,7 @@
 //! Results remembered in memory: found again, bounded, and never older than a clear.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ndarray::Array1;
@@ -136,6 +137,56 @@ fn memory_is_bounded_and_what_is_asked_for_again_survives_a_scan() {
     assert!(remembered < 64, "{remembered} MiB in a memory of 64");
     let all_stored = args.iter().all(|args| function.lookup(&Canonical::from_bytes(args)).is_some());
     assert!(all_stored, "the others are on disk");
+}
+
+/// A cache whose results are in memory only, so that many are made at once.
+fn in_memory_only(directory: &std::path::Path, bytes: u64) -> Cache {
+    Options::new().min_compute(Duration::from_secs(3600)).memory_bytes(bytes).open(directory).unwrap()
+}
+
+#[test]
+fn what_is_asked_for_now_takes_the_place_of_what_was_asked_for_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = in_memory_only(directory.path(), 16 << 20);
+    const LEN: usize = 1 << 17; // 1 MiB of doubles
+    let ask_for_ten = |kind: u8| {
+        let origins = (0..10).map(|i| numbers(&cache, &[kind, i], 1.0, LEN).origin());
+        origins.filter(|origin| *origin == Origin::Memory).count()
+    };
+    for kind in [0, 1] {
+        for _ in 0..5 {
+            ask_for_ten(kind);
+        }
+        assert_eq!(ask_for_ten(kind), 10, "ten of 1 MiB do not stay in a memory of 16, at kind {kind}");
+    }
+}
+
+#[test]
+fn every_result_is_found_while_others_are_added() {
+    const COUNT: u32 = 20_000;
+    let directory = tempfile::tempdir().unwrap();
+    let cache = in_memory_only(directory.path(), 1 << 30);
+    let added = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..COUNT {
+                numbers(&cache, &i.to_le_bytes(), f64::from(i), 1);
+                added.store(i + 1, Ordering::Release);
+            }
+        });
+        let mut i = 0;
+        while added.load(Ordering::Acquire) < COUNT {
+            let count = added.load(Ordering::Acquire).max(1);
+            i = (i + 7919) % count;
+            if i < added.load(Ordering::Acquire) {
+                let found = cache.recall(b"numbers", b"1", &i.to_le_bytes()).expect("lost");
+                assert_eq!(first(&found), f64::from(i));
+            }
+        }
+    });
+    for i in 0..COUNT {
+        assert_eq!(numbers(&cache, &i.to_le_bytes(), -1.0, 1).origin(), Origin::Memory, "{i}");
+    }
 }
 
 #[test]
