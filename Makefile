@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke soak reference header clean
+.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke soak check-broken reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi
@@ -32,6 +32,10 @@ host-test: build $(VENV)/ready
 SECONDS ?= 600
 soak: build $(VENV)/ready
 	FAULT_SECONDS=$(SECONDS) $(VENV)/bin/python -m pytest tests/faults
+
+# Takes out one protection after the other and sees that the test which holds it fails; in target/broken.
+check-broken: $(VENV)/ready
+	$(VENV)/bin/python tests/faults/broken.py
 
 # The Python package.
 python-test: build $(VENV)/ready

@@ -60,9 +60,9 @@ class Workers:
         self.program, self.path, self.counts = program, path, Path(f"{path}-counts")
         self.started = []
 
-    def start(self, keys=(0, 1), threads=1, milliseconds=0, **environment):
-        """A process that is ready and waits for `go`. `environment`: options by name."""
-        command = [self.program, self.path, threads, milliseconds, self.counts, *keys]
+    def start(self, keys=(0, 1), threads=1, milliseconds=0, before=(), **environment):
+        """A process that is ready and waits for `go`. `environment`: options by name; `before`: what it runs under."""
+        command = [*before, self.program, self.path, threads, milliseconds, self.counts, *keys]
         variables = {f"NPCACHE_{name.upper()}": value for name, value in environment.items()}
         process = subprocess.Popen(
             [str(word) for word in command],

@@ -8,12 +8,15 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from test_processes import PATIENCE
 
 # What `make soak` asks for; 0 in `make test`.
 SOAK_SECONDS = float(os.environ.get("FAULT_SECONDS", 0))
@@ -105,7 +108,8 @@ def mounts():
 
     yield mount
     for path in reversed(mounted):
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        if os.path.ismount(path):
+            run("umount", "--lazy", path)
 
 
 @pytest.fixture
@@ -131,3 +135,35 @@ def mounted(tmp_path, mounts):
         return cache_path
 
     return mount
+
+
+def machine(tmp_path, boot, host="elsewhere"):
+    """The command under which a program runs as if on another machine, or in another boot of this one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a process another boot ID")
+    boot_id = tmp_path / f"boot {boot}"
+    boot_id.write_text(f"00000000-0000-4000-8000-{boot:012x}\n")
+    prepare = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && hostname "$1" && shift && exec "$@"'
+    return ["unshare", "--mount", "--uts", "sh", "-c", prepare, boot_id, host]
+
+
+def python_as(command, code, *arguments, **environment):
+    """Another process, under `command`, that runs `code` with the driver's names and the arguments in sys.argv."""
+    return subprocess.Popen(
+        [
+            str(word)
+            for word in [*command, sys.executable, "-c", f"from driver import *\nimport sys\n{code}", *arguments]
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), **environment},
+    )
+
+
+def run_python_as(command, code, *arguments, **environment):
+    """What it prints."""
+    process = python_as(command, code, *arguments, **environment)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    return out

@@ -251,6 +251,42 @@ def test_splices_of_two_entries_are_missed(victim, count):
     count(splices=splices)
 
 
+def test_whatever_becomes_of_an_entry_it_is_missed_once(victim, going_on, chance, count):
+    """Damages of every kind, several at a time."""
+    damages = 0
+    for _ in going_on(0.7, share=0.05):
+        content = bytearray(victim.good)
+        for _ in range(chance.randrange(1, 4)):
+            at, length = chance.randrange(len(content) + 1), chance.choice([1, 8, 64, 192, 4096, len(content)])
+            length = chance.randrange(length + 1)
+            kind = chance.choice(["flip", "zero", "noise", "cut", "insert", "repeat", "swap", "end"])
+            if kind == "flip" and at < len(content):
+                content[at] ^= 1 << chance.randrange(8)
+            elif kind == "zero":
+                content[at : at + length] = bytes(len(content[at : at + length]))
+            elif kind == "noise":
+                content[at : at + length] = chance.randbytes(len(content[at : at + length]))
+            elif kind == "cut":
+                del content[at : at + length]
+            elif kind == "insert":
+                content[at:at] = chance.randbytes(length)
+            elif kind == "repeat":
+                content[at:at] = content[at : at + length]
+            elif kind == "swap":
+                other = chance.randrange(len(content) + 1)
+                first, second = content[at : at + length], content[other : other + length]
+                content[at : at + len(second)] = second
+                content[other : other + len(first)] = first
+            elif kind == "end":
+                del content[at:]
+        if content != victim.good:
+            victim.replace(content)
+            assert victim.is_missed_once(), content.hex() if len(content) < 4096 else len(content)
+            damages += 1
+    assert damages > 5
+    count(random_damages=damages)
+
+
 @pytest.mark.parametrize(
     "what",
     ["nothing", "symlink", "dangling symlink", "symlink to itself", "FIFO", "directory", "socket", "10 GB", "device"],

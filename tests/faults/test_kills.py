@@ -18,18 +18,27 @@ from driver import Cache, Result
 from test_processes import assert_nothing_unknown, key_bytes, numbers
 
 KEYS, PROCESSES, FUNCTIONS = 300, 6, ("storm", "other storm")
-TALLY = "calls computed unstored clears wrong errors longest_us".split()  # as in storm.c
+TALLY = "calls computed unstored clears wrong errors longest_us signals".split()  # as in storm.c
 
-# A call takes milliseconds, on a loaded machine a second or two; one that waits for a dead process takes `lock_timeout`,
-# ten minutes.
+# A call takes milliseconds, on a loaded machine a second or two; one that waits for a dead process takes the default of
+# `lock_timeout`, ten minutes.
 LONGEST_CALL = 60
 
 
 class Storm:
-    def __init__(self, program, path, tally, options):
-        self.command = [program, path, tally, KEYS]
-        self.environment = {**os.environ, **options}
+    """Processes of tests/c/storm.c on one cache."""
+
+    def __init__(self, path, tally, threads=1, timer_us=0, options=()):
+        program = compile_program(ROOT / "tests" / "c" / "storm.c")
+        tally.write_bytes(bytes(mmap.PAGESIZE))
+        self.tally = tally
+        self.command = [program, path, tally, KEYS, threads, timer_us]
+        self.environment = {**os.environ, **dict(options)}
         self.running = []
+
+    def told(self):
+        """What all of them did, by name."""
+        return dict(zip(TALLY, struct.unpack_from(f"{len(TALLY)}Q", self.tally.read_bytes())))
 
     def start(self, seed):
         process = subprocess.Popen(
@@ -72,14 +81,31 @@ def damage(path, chance):
     return 1
 
 
+def assert_whole_and_free(path):
+    """Every entry that is left is right, no lock is held, and opening the cache collected what kills left; how many."""
+    whole = 0
+    with Cache(path, verify="always") as cache:
+        for name in FUNCTIONS:
+            for key in range(KEYS):
+                begun = cache.begin(name, "1", key_bytes(key), wait_ms=0)
+                assert begun is not None, f"a lock is left on {name} {key}"
+                if not isinstance(begun, Result):
+                    begun.abandon()
+                    continue
+                whole += 1
+                assert np.array_equal(begun.array, numbers(key))
+                assert np.array_equal(np.load(begun.path), numbers(key))
+        cache.clear()
+    assert_nothing_unknown(path)
+    assert not list(path.glob(".npcache/tmp/*")), "a temporary is left"
+    return whole
+
+
 @pytest.mark.parametrize("options", [{}, {"NPCACHE_MEMORY_BYTES": "2M"}], ids=["disk", "memory"])
 def test_a_storm_of_kills_leaves_nothing_wrong_and_nothing_behind(
     cache_path, tmp_path, going_on, chance, count, options
 ):
-    program = compile_program(ROOT / "tests" / "c" / "storm.c")
-    tally = tmp_path / "tally"
-    tally.write_bytes(bytes(mmap.PAGESIZE))
-    storm = Storm(program, cache_path, tally, options)
+    storm = Storm(cache_path, tmp_path / "tally", options=options)
     kills = damaged = 0
     try:
         for _ in range(PROCESSES):
@@ -97,27 +123,10 @@ def test_a_storm_of_kills_leaves_nothing_wrong_and_nothing_behind(
     finally:
         for process in storm.running:
             process.kill()
-    told = dict(zip(TALLY, struct.unpack_from(f"{len(TALLY)}Q", tally.read_bytes())))
+    told = storm.told()
     count(kills=kills, calls_in_storms=told["calls"], damaged_entries=damaged)
     print(told)
     assert told["wrong"] == told["errors"] == 0, told
     assert told["longest_us"] < LONGEST_CALL * 1e6, told
     assert kills > 20 and damaged > 10 and told["clears"] > 0 and told["calls"] > told["computed"] > 0, told
-
-    # Opening it collects what a kill in a replacement left; no lock is held, and every entry is right.
-    whole = 0
-    with Cache(cache_path, verify="always") as cache:
-        for name in FUNCTIONS:
-            for key in range(KEYS):
-                begun = cache.begin(name, "1", key_bytes(key), wait_ms=0)
-                assert begun is not None, f"a lock is left on {name} {key}"
-                if not isinstance(begun, Result):
-                    begun.abandon()
-                    continue
-                whole += 1
-                assert np.array_equal(begun.array, numbers(key))
-                assert np.array_equal(np.load(begun.path), numbers(key))
-        cache.clear()
-    assert_nothing_unknown(cache_path)
-    assert not list(cache_path.glob(".npcache/tmp/*")), "a temporary is left"
-    count(entries_found_whole=whole)
+    count(entries_found_whole=assert_whole_and_free(cache_path))

@@ -1,7 +1,7 @@
 """Each system call fails in turn, with each error: the array is right, the call has a status, nothing wrong is stored.
 
-`strace` makes them fail in tests/c/calls.c, which says in its trace where what begins. Up to a call that fails all runs are
-the same, so a first one tells which calls there are, and the others have one each that fails.
+`strace` makes them fail in tests/c/calls.c, which says in its trace where what begins. Up to a call that fails all runs
+are the same, so a first one tells which calls there are, and the others have one each that fails.
 """
 
 import os
@@ -76,7 +76,7 @@ def trace(program, path, log):
 
 
 def places(counts, chance):
-    """Which of the calls are to fail: all in a soak, else the first of each part, another, and all from the first on."""
+    """Which calls are to fail: in a soak each, else the first of each part and another; and all from the first on."""
     for name, (before, opened, end) in counts.items():
         for first, last in (before, opened), (opened, end):
             which = range(first + 1, last + 1)

@@ -1,0 +1,244 @@
+"""Takes the library's protections out, one by one, and sees that the test which holds each fails: `make check-broken`.
+
+A test that passes on a library without what it tests holds nothing. The workspace is copied to target/broken, so that
+the tests there find that library; it is built with little optimisation. First every test is seen to pass on the copy as
+it is. A change whose text is no longer in the source is an error: bring it up to date.
+
+    python tests/faults/broken.py [NAME...]
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COPY = ROOT / "target" / "broken"
+
+CORE = "npcache-core/src/"
+
+# What is taken out: its name; the source file, what stands there and what is put in its place; the test that fails.
+PROTECTIONS = [
+    (
+        "checksum of the data",
+        [("entry.rs", "        hash == self.data_hash\n", "        hash == self.data_hash || true\n")],
+        "faults/test_corruption.py::test_every_byte_of_a_small_entry_is_missed_when_a_bit_of_it_flips",
+    ),
+    (
+        "checksum of the headers",
+        [("entry.rs", "chain(hash, footer_header) != expected", "(false && chain(hash, footer_header) != expected)")],
+        "faults/test_corruption.py::test_every_byte_of_a_small_entry_is_missed_when_a_bit_of_it_flips",
+    ),
+    (
+        "key in the entry",
+        [("entry.rs", "if tail.get(48) != *key.as_bytes() {", "if false && tail.get(48) != *key.as_bytes() {")],
+        "faults/test_corruption.py::test_another_keys_entry_is_missed",
+    ),
+    (
+        "boot that an entry was written in",
+        [("cache.rs", "parsed.origin == found &&", "entry::Origin { boot: found.boot, ..parsed.origin } == found &&")],
+        "faults/test_reboots.py::test_data_that_a_reboot_left_zero_behind_a_whole_footer_is_found",
+    ),
+    (
+        "inode that an entry was written to",
+        [("cache.rs", "parsed.origin == found &&", "(parsed.origin == found || true) &&")],
+        "faults/test_corruption.py::test_a_copied_entry_is_verified_and_served",
+    ),
+    (
+        "flight",
+        [("cache.rs", "let seat = if self.function.sharing == Sharing::Off {", "let seat = if true {")],
+        "test_processes.py::test_sixteen_processes_compute_once",
+    ),
+    (
+        "end of a wait at lock_timeout",
+        [("cache.rs", "if rest.is_some_and(|rest| rest.is_zero()) {", "if false {")],
+        "test_processes.py::test_after_lock_timeout_a_waiting_process_computes_too",
+    ),
+    (
+        "name only for what is whole",
+        [
+            (
+                "store.rs",
+                "        write(&temporary.file, &origin)?;\n",
+                "        if !replace {\n            let _ = temporary.link(&in_parent, leaf);\n        }\n"
+                "        write(&temporary.file, &origin)?;\n",
+            )
+        ],
+        "test_processes.py::test_two_hundred_kills_leave_only_whole_entries",
+    ),
+    (
+        "notice of a fork",
+        [("fork.rs", 'extern "C" fn in_the_child() {\n', 'extern "C" fn in_the_child() {\n    return;\n')],
+        "test_processes.py::test_a_dead_process_holds_no_lock_through_its_children",
+    ),
+    (
+        "epoch of a process",
+        [("fork.rs", "    EPOCH.fetch_add(1, Ordering::Relaxed);\n", "")],
+        "test_processes.py::test_an_output_that_a_child_inherits_is_not_stored_by_it",
+    ),
+    (
+        "generation of a result",
+        [("state.rs", "if self.full_generation(slot) == generation {", "if true {")],
+        "test_processes.py::test_what_was_begun_before_a_clear_is_not_stored_after_it",
+    ),
+    (
+        "generation of what is in memory",
+        [("memory.rs", "if result.generation.agrees(&now(result.slot)) {", "if true {")],
+        "test_processes.py::test_no_result_outlives_a_clear_however_they_race",
+    ),
+    (
+        "permit held until the entry has its name",
+        [("store.rs", "        let _permission = permit()?;\n", "        permit()?;\n")],
+        "faults/test_callers.py::test_a_clear_waits_for_who_is_just_giving_an_entry_its_name",
+    ),
+    (
+        "refusal to follow links in a look-up",
+        [
+            (
+                "store.rs",
+                "let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;",
+                "let flags = flags | OFlags::CLOEXEC;",
+            ),
+            ("store.rs", "ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH", "ResolveFlags::empty()"),
+        ],
+        "faults/test_corruption.py::test_what_is_no_entry_is_missed_once_and_replaced",
+    ),
+    (
+        "refusal to follow links in a clear",
+        [
+            (
+                "store.rs",
+                "let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;",
+                "let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;",
+            )
+        ],
+        "faults/test_failures.py::test_clear_follows_no_symlink",
+    ),
+    (
+        "errors of a listing",
+        [
+            (
+                "store.rs",
+                "Dir::read_from(directory)?.map(|entry|",
+                "Dir::read_from(directory)?.filter(|entry| entry.is_ok()).map(|entry|",
+            )
+        ],
+        "faults/test_system_calls.py::test_each_system_call_may_fail_with_each_error",
+    ),
+    (
+        "encoding of function names",
+        [
+            (
+                "store.rs",
+                '            let _ = write!(out, "%{byte:02x}");\n        }\n    }\n    if',
+                "            out.push(byte as char);\n        }\n    }\n    if",
+            )
+        ],
+        "faults/test_failures.py::test_any_name_stays_inside_the_directory",
+    ),
+    (
+        "blocks of the state page beforehand",
+        [
+            (
+                "state.rs",
+                "fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64)",
+                "rustix::fs::ftruncate(&file, PAGE_LEN as u64)",
+            )
+        ],
+        "faults/test_failures.py::test_a_cache_on_a_full_disk_is_opened_read_and_cleared",
+    ),
+    (
+        "file systems that are not local",
+        [
+            (
+                "store.rs",
+                "!SHARED.contains(&(found.f_type as u32))",
+                "(true || !SHARED.contains(&(found.f_type as u32)))",
+            )
+        ],
+        "faults/test_hosts.py::test_two_machines_share_a_directory_that_is_not_local",
+    ),
+]
+
+
+def copy():
+    """The files of the workspace, changed ones only, so that cargo builds no more than it has to."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        source, to = ROOT / name, COPY / name
+        if source.is_file() and not (to.exists() and to.read_bytes() == source.read_bytes()):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, to)
+
+
+def build():
+    quick = {"OPT_LEVEL": "1", "LTO": "off", "CODEGEN_UNITS": "16", "DEBUG": "0", "INCREMENTAL": "true"}
+    environment = {**os.environ, **{f"CARGO_PROFILE_RELEASE_{name}": value for name, value in quick.items()}}
+    environment |= {"CARGO_TARGET_DIR": str(COPY / "target"), "RUSTFLAGS": "-Awarnings"}
+    command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--release", "-p", "npcache-ffi"]
+    subprocess.run(command, cwd=COPY, env=environment, check=True)
+    soname = COPY / "target" / "release" / "libnpcache.so.1"
+    if not soname.exists():
+        soname.symlink_to("libnpcache.so")
+
+
+def passes(test):
+    """Whether it does, and its closing line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"]
+    ran = subprocess.run(command, cwd=COPY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = ran.stdout.splitlines()
+    # 1: tests failed. Everything else says nothing about the library.
+    if ran.returncode not in (0, 1) or "skipped" in lines[-1]:
+        raise SystemExit(f"{test} was not run:\n{ran.stdout}")
+    return ran.returncode == 0, next((line for line in lines if line.startswith("E  ")), lines[-1]).strip()
+
+
+def changed(changes):
+    """The sources with these changes, by path."""
+    texts = {}
+    for name, old, new in changes:
+        path = COPY / CORE / name
+        text = texts.get(path, path.read_text())
+        if text.count(old) != 1:
+            raise SystemExit(f"{text.count(old)} places in {CORE}{name} read\n{old}\nBring {__file__} up to date.")
+        texts[path] = text.replace(old, new)
+    return texts
+
+
+def main(names):
+    chosen = [protection for protection in PROTECTIONS if not names or protection[0] in names]
+    copy()
+    for _, changes, _ in chosen:
+        changed(changes)
+    build()
+    for test in dict.fromkeys(test for _, _, test in chosen):
+        good, line = passes(test)
+        if not good:
+            raise SystemExit(f"{test} fails on the library as it is: {line}")
+    unnoticed = 0
+    for name, changes, test in chosen:
+        began = time.monotonic()
+        try:
+            for path, text in changed(changes).items():
+                path.write_text(text)
+            build()
+            good, line = passes(test)
+        finally:
+            copy()
+        unnoticed += good
+        verdict = "UNNOTICED by" if good else "noticed by"
+        print(f"without {name}: {verdict} {test} ({time.monotonic() - began:.0f} s)\n    {line}", flush=True)
+    print(f"broken builds: {len(chosen) - unnoticed} of {len(chosen)} noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
