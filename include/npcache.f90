@@ -60,6 +60,11 @@ module npcache
     integer(c_int32_t), parameter :: NPCACHE_ORIGIN_DISK = 3
     integer(c_int32_t), parameter :: NPCACHE_ORIGIN_SHARED = 4
 
+    ! How much what a log function is told matters.
+    integer(c_int32_t), parameter :: NPCACHE_LOG_INFO = 1
+    integer(c_int32_t), parameter :: NPCACHE_LOG_WARNING = 2
+    integer(c_int32_t), parameter :: NPCACHE_LOG_ERROR = 3
+
     ! Statuses: 0 is success, a positive number an outcome that is no error, a negative one an error.
     integer(c_int32_t), parameter :: NPCACHE_OK = 0
     integer(c_int32_t), parameter :: NPCACHE_BUSY = 1
@@ -107,9 +112,16 @@ module npcache
         end function
     end interface
 
-    ! Errors and options
+    ! Errors, messages and options
 
     interface
+        !> `listener` is the c_funloc of a subroutine (user_data, level, message) bind(C), or c_null_funptr.
+        subroutine npcache_set_log(listener, user_data) bind(C)
+            import
+            type(c_funptr), value :: listener
+            type(c_ptr), value :: user_data
+        end subroutine
+
         function npcache_abi_version() bind(C) result(version)
             import
             integer(c_int32_t) :: version

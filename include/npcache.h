@@ -150,6 +150,21 @@
 #define NPCACHE_WRITABLE 2
 
 /**
+ * All is well, but something takes its time, or a directory allows less than another would.
+ */
+#define NPCACHE_LOG_INFO 1
+
+/**
+ * The cache does less than it was asked to: results are not stored, or computed more often than once.
+ */
+#define NPCACHE_LOG_WARNING 2
+
+/**
+ * A stored result is not what its function returns.
+ */
+#define NPCACHE_LOG_ERROR 3
+
+/**
  * An open cache. It can be used from any thread, and after fork() in the child.
  */
 typedef struct npcache npcache;
@@ -249,6 +264,15 @@ typedef struct {
      */
     uint32_t flags;
 } npcache_view;
+
+/**
+ * A function that hears what the cache has to say.
+ *
+ * `level` is NPCACHE_LOG_INFO or above; `message` is a line of UTF-8 without its end, for a person, and valid during the
+ * call. It is called in whichever thread has something to say, at times in several at once. No lock is held: it may use
+ * the cache. It must not throw an exception, and neither longjmp nor end its thread.
+ */
+typedef void (*npcache_log_fn)(void *user_data, int32_t level, const char *message);
 
 /**
  * Done.
@@ -420,7 +444,9 @@ npcache_options *npcache_options_new(void);
  * - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
  *   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
  * - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
- * - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask.
+ * - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask;
+ * - `log`: where messages are written that npcache_set_log describes, `none` (default), `stderr` or the path of a file, to
+ *   whose end they are added. Of the whole process, from when the cache is opened.
  *
  * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *
@@ -1103,6 +1129,24 @@ npcache_status npcache_function_key(const npcache_function *function,
                                     const npcache_args *args,
                                     char *key,
                                     npcache_error **err);
+
+/**
+ * Has a function of the program's hear what npcache has to say in this process: that results are not stored, and why; that
+ * a file was damaged; whom a call has been waiting for for over a second. No such fault is an error of a call, so nobody
+ * would notice otherwise. Each is said once for a directory and a cause, or a file.
+ *
+ * - `listener`: takes the place of an earlier one; NULL for none, as at the beginning.
+ * - `user_data`: given to `listener`.
+ *
+ * The option log, NPCACHE_LOG=stderr or NPCACHE_LOG=file, writes the same without a program's doing.
+ *
+ * An earlier listener may still be running in another thread when this returns, so what one uses is best kept for the
+ * life of the process. A child of fork() keeps the listener.
+ *
+ * The caller sees to it that: `listener` is NULL or a function that can be called with `user_data` from any thread.
+ */
+void npcache_set_log(npcache_log_fn listener,
+                     void *user_data);
 
 #ifdef __cplusplus
 }  // extern "C"

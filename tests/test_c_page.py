@@ -16,7 +16,7 @@ def test_the_pieces_make_a_program_that_prints_what_the_page_shows(tmp_path):
     assert functions and len(statements) > 5
     assert [piece for piece in pieces if len(piece.splitlines()) > MOST_LINES] == []
     source = tmp_path / "page.c"
-    includes = "#include <npcache.h>\n#include <stdio.h>\n\n"
+    includes = "#include <npcache.h>\n#include <stdio.h>\n#include <string.h>\n\n"
     source.write_text(
         includes + "\n".join(functions) + "\nint main(void)\n{\n" + "\n".join(statements) + "return 0;\n}\n"
     )

@@ -24,6 +24,7 @@ IN_FORTRAN = {
     "size_t": {"integer(c_size_t), value"},
     "double": {"real(c_double), value"},
     "npcache_fn": {"type(c_funptr), value"},
+    "npcache_log_fn": {"type(c_funptr), value"},
     "void (*)(void)": {"type(c_funptr), value"},
     "char *": {TEXT, HANDLE},
     "int64_t *": {NUMBERS},

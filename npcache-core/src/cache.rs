@@ -1,8 +1,9 @@
 //! A call: look in memory, look on disk, else one caller computes and publishes.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CString, OsStr, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::error::{Error, Result, Unstored};
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
+use crate::log::{Level, say_once};
 use crate::map::{Memory, statx_of};
 use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
@@ -102,6 +104,9 @@ impl Cache {
     }
 
     pub(crate) fn with_options(path: Option<&Path>, options: Options) -> Result<Cache> {
+        if let Some(log) = &options.log {
+            log.install()?;
+        }
         let root = match path {
             Some(path) if options.mode != Mode::Off => {
                 let directory =
@@ -666,43 +671,61 @@ impl Call<'_> {
         }
         let name = &path.as_bytes_with_nul()[self.below_root()..];
         let name = std::ffi::CStr::from_bytes_with_nul(name).expect("the end of a C string");
+        let bad = |why: &str| {
+            let entry = Path::new(OsStr::from_bytes(path.as_bytes()));
+            say_once(Level::Warning, entry, "bad", || {
+                format!("{}: {why}; the call is computed again", entry.display())
+            });
+            Found::Bad
+        };
+        let unreadable = |e: Errno| {
+            say_once(Level::Warning, self.root.directory.path(), "unreadable", || {
+                format!("{}: cannot be read: {e}; the call is computed again", path.to_string_lossy())
+            });
+            Found::Unreadable
+        };
         let file = match state.directory.open_file(name, OFlags::RDONLY) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Found::Nothing,
-            // A link, a socket, a pipe, a device, or what this process may not read.
-            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM) => return Found::Bad,
-            Err(_) => return Found::Unreadable,
+            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                return bad("it is a link, a socket or a device");
+            }
+            Err(e @ (Errno::ACCESS | Errno::PERM)) => return bad(&e.to_string()),
+            Err(e) => return unreadable(e),
         };
         match self.load(state, &file) {
-            Ok(Some((parsed, memory))) => Found::Hit(Buffer::loaded(parsed, memory, path.clone())),
+            Ok((parsed, memory)) => Found::Hit(Buffer::loaded(parsed, memory, path.clone())),
             // A pipe with a writer has nothing to read; a directory is none to read.
-            Ok(None) | Err(Errno::AGAIN | Errno::ISDIR | Errno::INVAL) => Found::Bad,
-            Err(_) => Found::Unreadable,
+            Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
+            Err(Fault::Entry(why)) => bad(why),
+            Err(Fault::System(e)) => unreadable(e),
         }
     }
 
-    /// What is in an open entry, and the memory that its arrays are in; `None` where it is not what it should be.
-    fn load(&self, state: &State, file: &OwnedFd) -> rustix::io::Result<Option<(Parsed, Memory)>> {
+    /// What is in an open entry, and the memory that its arrays are in.
+    fn load(&self, state: &State, file: &OwnedFd) -> Result<(Parsed, Memory), Fault> {
         let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
         let start = loop {
             match rustix::io::read(file, &mut first[..]) {
                 Ok((start, _)) => break &*start,
                 Err(Errno::INTR) => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             }
         };
         let out_of_memory = |_| Errno::NOMEM;
+        let mut why = "it is no file, or was cut off while it was read";
         if start.len() < FIRST_READ {
             // A short read is the end of a file, but for some file systems and an interruption.
             let memory = Memory::copy_of(start).map_err(out_of_memory)?;
-            if let Some(found) = self.check(memory) {
-                return Ok(Some(found));
+            match self.check(memory) {
+                Err(Fault::Entry(damage)) => why = damage,
+                found => return found,
             }
         }
         let stat = statx_of(file.as_fd())?;
         let len = usize::try_from(stat.stx_size).unwrap_or(0);
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile || len <= start.len() {
-            return Ok(None);
+            return Err(Fault::Entry(why));
         }
         if len < MAP_FROM {
             let mut memory = Memory::zeroed(len).map_err(out_of_memory)?;
@@ -711,15 +734,15 @@ impl Call<'_> {
             let mut filled = 0;
             while filled < rest.len() {
                 match retry(|| rustix::io::read(file, &mut rest[filled..]))? {
-                    0 => return Ok(None),
+                    0 => return Err(Fault::Entry(why)),
                     n => filled += n,
                 }
             }
-            return Ok(self.check(memory));
+            return self.check(memory);
         }
 
         let memory = Memory::map(file.as_fd(), &stat)?;
-        let Ok(parsed) = entry::parse(memory.as_slice(), &self.key) else { return Ok(None) };
+        let parsed = entry::parse(memory.as_slice(), &self.key).map_err(Fault::Entry)?;
         let found = entry::Origin {
             inode: stat.stx_ino,
             mtime: nanoseconds(stat.stx_mtime),
@@ -737,17 +760,31 @@ impl Call<'_> {
         };
         if verify {
             if !parsed.data_is_whole(memory.as_slice()) {
-                return Ok(None);
+                return Err(Fault::Entry(entry::DAMAGED));
             }
             state.verified.lock().insert(once);
         }
-        Ok(Some((parsed, memory)))
+        Ok((parsed, memory))
     }
 
     /// Checks an entry that was read, data and all.
-    fn check(&self, memory: Memory) -> Option<(Parsed, Memory)> {
-        let parsed = entry::parse(memory.as_slice(), &self.key).ok()?;
-        parsed.data_is_whole(memory.as_slice()).then_some((parsed, memory))
+    fn check(&self, memory: Memory) -> Result<(Parsed, Memory), Fault> {
+        let parsed = entry::parse(memory.as_slice(), &self.key).map_err(Fault::Entry)?;
+        let whole = parsed.data_is_whole(memory.as_slice());
+        if whole { Ok((parsed, memory)) } else { Err(Fault::Entry(entry::DAMAGED)) }
+    }
+}
+
+/// Why a file was not loaded as an entry.
+enum Fault {
+    /// What is wrong with it.
+    Entry(&'static str),
+    System(Errno),
+}
+
+impl From<Errno> for Fault {
+    fn from(e: Errno) -> Fault {
+        Fault::System(e)
     }
 }
 

@@ -287,7 +287,7 @@ pub(crate) fn metadata(bytes: &[u8]) -> Result<&[u8], &'static str> {
     body.get(header_len..).and_then(|rest| rest.get(names_len..)).ok_or(DAMAGED)
 }
 
-const DAMAGED: &str = "it is damaged";
+pub(crate) const DAMAGED: &str = "it is damaged";
 
 /// The tail, and the whole footer record, both with their checksums verified.
 fn split_footer(bytes: &[u8]) -> Result<(Tail<'_>, &[u8]), &'static str> {

@@ -99,25 +99,34 @@ impl Error {
 }
 
 /// Why a result that was returned is not in the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unstored {
     /// The cache has no directory: it was opened without a path, or with mode `off`.
+    #[error("the cache has no directory")]
     NoDirectory,
     /// The cache was opened with mode `readonly`.
+    #[error("the cache is open read-only")]
     ReadOnlyMode,
     /// The directory or its file system does not let this process write.
+    #[error("the directory cannot be written")]
     NotWritable,
     /// The disk is full, or a quota is, or the process may not write so large a file.
+    #[error("the disk is full")]
     DiskFull,
     /// The directory was removed while it was open.
+    #[error("the directory was removed")]
     Removed,
     /// The cache was cleared after the call began.
+    #[error("the cache was cleared meanwhile")]
     Cleared,
     /// The process forked after the call began, and this is the child.
+    #[error("begun before a fork")]
     Forked,
     /// Any other fault of the file system.
+    #[error("input/output error")]
     Io,
     /// It took less than the option `min_compute_ms`: it is kept in memory only.
+    #[error("too cheap to be worth it")]
     Cheap,
 }

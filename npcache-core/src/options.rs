@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::log::Log;
 
 /// What a cache does with its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +72,8 @@ pub struct Options {
     pub(crate) memory: u64,
     pub(crate) min_compute: Duration,
     pub(crate) group: bool,
+    /// Unless it is left as another cache or nobody has set it.
+    pub(crate) log: Option<Log>,
 }
 
 impl Default for Options {
@@ -83,13 +86,14 @@ impl Default for Options {
             memory: installed_memory() / 8,
             min_compute: Duration::ZERO,
             group: false,
+            log: None,
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 7] =
-    ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms", "umask"];
+const NAMES: [&str; 8] =
+    ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms", "umask", "log"];
 
 impl Options {
     /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed, keep an
@@ -142,6 +146,13 @@ impl Options {
         self
     }
 
+    /// `log=none|stderr|PATH`: where the process writes what its caches have to say (see [`set_log`](crate::set_log)),
+    /// from when this one is opened.
+    pub fn log(mut self, log: Log) -> Options {
+        self.log = Some(log);
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -168,6 +179,12 @@ impl Options {
             }
             "memory_bytes" => self.memory = bytes(name, value)?,
             "umask" => self.group = choose(name, value, &[("process", false), ("group", true)])?,
+            "log" if value.is_empty() => {
+                return Err(Error::Argument(
+                    "log is empty; it takes none, stderr or the path of a file".to_owned(),
+                ));
+            }
+            "log" => self.log = Some(Log::parse(value)),
             "min_compute_ms" => self.min_compute = seconds(name, value)? / 1000,
             _ => {
                 return Err(Error::Argument(format!(

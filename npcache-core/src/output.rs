@@ -18,6 +18,7 @@ use crate::error::{Error, Result, Unstored};
 use crate::flight::Seat;
 use crate::fork::epoch;
 use crate::key::{Identity, Key};
+use crate::log::{Level, say_once};
 use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
 use crate::state::{Generation, Slot, State};
@@ -325,7 +326,8 @@ impl Output {
             return Err(Unstored::Cheap);
         }
         let metadata = self.metadata(took);
-        let published = place.state.directory.publish(
+        let directory = &place.state.directory;
+        let published = directory.publish(
             place.name(),
             place.replace,
             |file, origin| {
@@ -343,11 +345,19 @@ impl Output {
                 write_all(file, &mut pieces)
             },
             || place.state.permit(place.slot, place.generation),
-        )?;
+        );
         match published {
             // What is there is another caller's result of the same call, as far as that can be told.
-            Published::Already if place.unreadable => Err(Unstored::Io),
-            Published::Now | Published::Already => Ok(()),
+            Ok(Published::Already) if place.unreadable => Err(Unstored::Io),
+            Ok(Published::Now | Published::Already) => Ok(()),
+            // What a clear is for.
+            Err(refused) if refused.why == Unstored::Cleared => Err(refused.why),
+            Err(refused) => {
+                say_once(Level::Warning, directory.path(), &refused.why.to_string(), || {
+                    format!("{}: results are returned, but not stored: {refused}", directory.path().display())
+                });
+                Err(refused.why)
+            }
         }
     }
 

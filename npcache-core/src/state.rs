@@ -23,6 +23,7 @@ use crate::error::Unstored;
 use crate::flight::Flights;
 use crate::fork::{LockFile, PerProcess};
 use crate::key::Key;
+use crate::log::{Level, say_once};
 use crate::memory::Table;
 use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, below_size_limit, retry};
 
@@ -91,11 +92,36 @@ impl State {
             // One opened to read does not have what a writer needs.
             state.is_current() && state.identity == identity && (state.locks.is_ok() || !writable)
         });
-        known.unwrap_or_else(|| {
+        let state = known.unwrap_or_else(|| {
             let state = Arc::new(State::open(directory, writable, memory));
             registry.push(Arc::downgrade(&state));
             state
-        })
+        });
+        drop(registry);
+        state.say_what_is_missing();
+        state
+    }
+
+    /// Says what this directory does not allow, where it was to be written.
+    fn say_what_is_missing(&self) {
+        let path = self.directory.path();
+        match (&self.locks, &self.page) {
+            (Err(Unstored::ReadOnlyMode), _) => {}
+            (Err(why), _) => say_once(Level::Warning, path, &why.to_string(), || {
+                format!("{}: {why}: what is computed is returned, but not stored", path.display())
+            }),
+            (Ok(_), None) => say_once(Level::Info, path, "no page", || {
+                let local = self.directory.is_local();
+                let why = if local { "could not be made" } else { "is not had on this file system" };
+                format!(
+                    "{}: a page shared by processes {why}: nothing is kept in memory, and who waits for another looks \
+                     every {} ms",
+                    path.display(),
+                    POLL.as_millis()
+                )
+            }),
+            (Ok(_), Some(_)) => {}
+        }
     }
 
     fn open(directory: Arc<Directory>, writable: bool, memory: u64) -> State {
@@ -163,7 +189,16 @@ impl State {
                 TryLock::Held(held)
             }
             Ok(false) => TryLock::Busy,
-            Err(_) => TryLock::Unavailable,
+            Err(e) => {
+                let path = self.directory.path();
+                say_once(Level::Warning, path, "no locks", || {
+                    format!(
+                        "{}: cannot be locked: {e}: processes that ask for one thing at once all compute it",
+                        path.display()
+                    )
+                });
+                TryLock::Unavailable
+            }
         }
     }
 

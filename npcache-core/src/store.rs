@@ -146,7 +146,7 @@ impl Directory {
                     match self.publish(name, false, write, || Ok(())) {
                         Ok(_) => {}
                         Err(_) if self.read_small(name).is_ok() => {}
-                        Err(why) => return Err(unusable(&self.path, &format!("cannot be set up ({why:?})"))),
+                        Err(why) => return Err(unusable(&self.path, &format!("cannot be set up: {why}"))),
                     }
                 }
                 return Ok(());
@@ -257,7 +257,7 @@ impl Directory {
         replace: bool,
         write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
         permit: impl FnOnce() -> Result<G, Unstored>,
-    ) -> Result<Published, Unstored> {
+    ) -> Result<Published, Refused> {
         let slash = name.to_bytes().iter().rposition(|byte| *byte == b'/');
         let parent = slash.map_or(c".".to_owned(), |slash| {
             CString::new(&name.to_bytes()[..slash]).expect("a part of a C string")
@@ -310,7 +310,7 @@ impl Directory {
     }
 
     /// Opens the directory of an entry, and makes it if it is not there.
-    fn open_parent(&self, parent: &CStr) -> Result<OwnedFd, Unstored> {
+    fn open_parent(&self, parent: &CStr) -> Result<OwnedFd, Refused> {
         let open = || self.open_below(parent, OFlags::PATH | OFlags::DIRECTORY);
         // A sweep may remove it again between making and using it; twice is bad luck.
         for _ in 0..2 {
@@ -323,14 +323,12 @@ impl Directory {
     }
 
     /// Makes `path`, one or two levels below the root.
-    fn make_directories(&self, path: &CStr) -> Result<(), Unstored> {
+    fn make_directories(&self, path: &CStr) -> Result<(), Refused> {
         let bytes = path.to_bytes();
         let slashes = (0..bytes.len()).filter(|i| bytes[*i] == b'/');
         for end in slashes.chain([bytes.len()]) {
             match self.make_directory(&bytes[..end]) {
                 Ok(()) => {}
-                // Below a root that is gone nothing can be made.
-                Err(Errno::NOENT) => return Err(Unstored::Removed),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -339,7 +337,7 @@ impl Directory {
 
     /// A new file with a name in `.npcache/tmp`, locked for as long as it is open: one that is not locked was
     /// left by a process that died.
-    fn named_temporary(&self) -> Result<Temporary<'_>, Unstored> {
+    fn named_temporary(&self) -> Result<Temporary<'_>, Refused> {
         for _ in 0..4 {
             let name = temporary_name();
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -359,7 +357,7 @@ impl Directory {
                 return Ok(temporary);
             }
         }
-        Err(Unstored::Io)
+        Err(Errno::EXIST.into())
     }
 
     /// Removes the temporaries of processes that died. With `all`, those too whose file system cannot tell.
@@ -701,6 +699,33 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
             Err(Errno::INTR) => {}
             other => return other,
         }
+    }
+}
+
+/// Why an entry was not published, and where the system said so, what it said.
+pub(crate) struct Refused {
+    pub(crate) why: Unstored,
+    errno: Option<Errno>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.errno {
+            Some(errno) => errno.fmt(f),
+            None => self.why.fmt(f),
+        }
+    }
+}
+
+impl From<Errno> for Refused {
+    fn from(e: Errno) -> Refused {
+        Refused { why: e.into(), errno: Some(e) }
+    }
+}
+
+impl From<Unstored> for Refused {
+    fn from(why: Unstored) -> Refused {
+        Refused { why, errno: None }
     }
 }
 

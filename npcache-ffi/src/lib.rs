@@ -31,6 +31,8 @@ pub mod function;
 
 pub mod args;
 
+pub mod log;
+
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;

@@ -34,7 +34,9 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 /// - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
 ///   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
 /// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
-/// - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask.
+/// - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask;
+/// - `log`: where messages are written that npcache_set_log describes, `none` (default), `stderr` or the path of a file, to
+///   whose end they are added. Of the whole process, from when the cache is opened.
 ///
 /// In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
 ///

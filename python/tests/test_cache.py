@@ -202,3 +202,19 @@ def test_the_library_that_is_missing_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("NPCACHE_LIBRARY", str(tmp_path / "none.so"))
     with pytest.raises(ImportError, match="make build"):
         _library._find()
+
+
+def test_a_damaged_file_is_said_to_the_logger(cache, caplog):
+    @cache.memoize(name="ones", version="1")
+    def ones(n):
+        return np.ones(n)
+
+    ones(3)
+    [entry] = Path(cache.path).glob("ones/*/*.npy")
+    npcache.Cache(cache.path).clear()  # of what is in memory
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(b"damaged")
+    assert ones(3).sum() == 3
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("npcache", "WARNING")
+    assert str(entry) in record.getMessage()

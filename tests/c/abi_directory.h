@@ -162,6 +162,64 @@ static void a_read_only_cache_is_not_cleared(void)
     npcache_free(cache);
 }
 
+struct heard {
+    npcache *cache; /* to be used by the listener */
+    int count;
+    int32_t level;
+    char message[1024];
+};
+
+static void hear(void *user_data, int32_t level, const char *message)
+{
+    struct heard *heard = (struct heard *)user_data;
+    npcache_buffer *buffer = NULL;
+    int runs = 0;
+
+    heard->count++;
+    heard->level = level;
+    snprintf(heard->message, sizeof heard->message, "%s", message);
+    /* It may use the cache: no lock is held. */
+    OK(npcache_call(heard->cache, "heard", "1", message, strlen(message), halves, &runs, &buffer, NULL));
+    npcache_buffer_release(buffer);
+}
+
+static void a_listener_hears_of_each_degradation_once(void)
+{
+    static struct heard heard;
+    npcache *cache = open_cache("heard");
+    npcache_buffer *buffer = NULL;
+    char entry[PATH_LEN], path[PATH_LEN];
+    int runs = 0, i;
+
+    heard.cache = cache;
+    npcache_set_log(hear, &heard);
+    OK(npcache_call(cache, "f", "1", NULL, 0, halves, &runs, &buffer, NULL));
+    CHECK(heard.count == 0);
+    snprintf(entry, sizeof entry, "%s", npcache_buffer_path(buffer));
+    npcache_buffer_release(buffer);
+    OK(npcache_clear(cache, 0, NULL)); /* of what is in memory */
+    OK(npcache_call(cache, "f", "2", NULL, 0, halves, &runs, &buffer, NULL));
+    npcache_buffer_release(buffer);
+    for (i = 0; i < 2; i++) {
+        *strrchr(strcpy(path, entry), '/') = 0;
+        CHECK(mkdir(path, 0777) == 0 || i == 1);
+        unlink(entry);
+        write_file(entry, "no entry");
+        OK(npcache_call(cache, "f", "1", NULL, 0, halves, &runs, &buffer, NULL));
+        CHECK(is_computed(buffer) || i == 1); /* by then it is in memory */
+        npcache_buffer_release(buffer);
+        CHECK(heard.count == 1 && heard.level == NPCACHE_LOG_WARNING && strstr(heard.message, entry));
+    }
+    /* One that is gone hears nothing. */
+    npcache_set_log(NULL, NULL);
+    OK(npcache_clear(cache, NPCACHE_CLEAR_REMOVE_DIR, NULL));
+    OK(npcache_call(cache, "f", "3", NULL, 0, halves, &runs, &buffer, NULL));
+    IS(NPCACHE_UNSTORED_REMOVED, npcache_buffer_stored(buffer));
+    npcache_buffer_release(buffer);
+    CHECK(heard.count == 1);
+    npcache_free(cache);
+}
+
 static void directory_tests(void)
 {
     what_is_no_cache_is_not_opened();
@@ -169,4 +227,5 @@ static void directory_tests(void)
     what_was_begun_before_a_clear_is_not_stored_after_it();
     removing_the_directory_spares_what_is_not_ours();
     a_read_only_cache_is_not_cleared();
+    a_listener_hears_of_each_degradation_once();
 }

@@ -6,7 +6,9 @@ waits or hashes. Nothing here is public.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import logging
 import os
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
@@ -75,6 +77,7 @@ def _find() -> str:
     raise ImportError(f"libnpcache.so is not in {places}: run `make build`, or set NPCACHE_LIBRARY to its path")
 
 
+_LISTENER = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
 _HANDLE, _OUT, _NUMBERS = c_void_p, POINTER(c_void_p), POINTER(c_int64)
 _ARRAY = [c_int32, _NUMBERS, _NUMBERS, c_void_p, c_size_t, c_size_t]
 
@@ -84,6 +87,7 @@ _DECLARATIONS: dict[str, tuple[Any, list[Any]]] = {
     "error_code": (c_int32, [_HANDLE]),
     "error_message": (c_char_p, [_HANDLE]),
     "error_free": (None, [_HANDLE]),
+    "set_log": (None, [_LISTENER, _HANDLE]),
     "options_new": (c_void_p, []),
     "options_set": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT]),
     "options_free": (None, [_HANDLE]),
@@ -163,6 +167,21 @@ class _Library:
 
 
 library = _Library(_find())
+
+# What the library has to say goes to the logger "npcache", of which a program that configures logging hears.
+_logger = logging.getLogger("npcache")
+_logger.addHandler(logging.NullHandler())
+
+
+def _listen(_: Any, level: int, message: bytes) -> None:
+    # NPCACHE_LOG_INFO, _WARNING and _ERROR are 1, 2 and 3; logging.INFO is 20.
+    _logger.log(10 * (level + 1), "%s", message.decode("utf-8", "replace"))
+
+
+_listener = _LISTENER(_listen)  # kept: the library keeps only its address
+library.set_log(_listener, None)
+# Before the interpreter is gone that a thread would call.
+atexit.register(library.set_log, _LISTENER(), None)
 
 
 def take_error(error: c_void_p) -> Error:

@@ -1,0 +1,147 @@
+"""What the cache says of itself: each degradation once, with the path and the cause, where NPCACHE_LOG says."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from driver import COMPUTED, DISK, DISK_FULL, NOT_WRITABLE, Cache, Error
+from faults.conftest import mounted, mounts, public_path
+from faults.test_failures import as_another_user, call, fill, without_tmpfile
+from test_processes import key_bytes, numbers
+
+__all__ = ["mounted", "mounts", "public_path", "without_tmpfile"]  # fixtures
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def said(tmp_path):
+    """Opens a cache with a log of its own; the lines in it, without the time."""
+    log = tmp_path / "log"
+
+    def read():
+        lines = log.read_text().splitlines()
+        times = [re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ npcache\[\d+\] (.*)", line) for line in lines]
+        assert all(times), lines
+        return [found[1] for found in times]
+
+    read.path = log
+    yield read
+    # The log is the process's: the next test is not to write to this one.
+    Cache(None, log="none").close()
+
+
+def test_without_the_option_nothing_is_said(cache_path):
+    code = """
+import sys; sys.path.insert(0, "tests")
+from driver import Cache
+import numpy, pathlib
+with Cache(sys.argv[1]) as cache:
+    entry = cache.call("f", "1", b"", lambda: numpy.arange(3)).path
+    entry.unlink()
+    entry.write_bytes(b"damaged")
+    assert cache.call("f", "1", b"", lambda: numpy.arange(3)).origin == 1
+"""
+    command = [sys.executable, "-c", code, cache_path]
+    quiet = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    environment = os.environ | {"NPCACHE_LOG": "stderr"}
+    loud = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (loud.returncode, loud.stdout) == (0, "")
+    assert re.fullmatch(r"\S+ npcache\[\d+\] warning: .*/f/.*\.npy: it is too short; .*\n", loud.stderr), loud.stderr
+
+
+def test_a_log_that_cannot_be_written_is_an_error_when_the_cache_is_opened(cache_path):
+    with pytest.raises(Error, match="cannot open the log /proc/none"):
+        Cache(cache_path, log="/proc/none")
+    with pytest.raises(Error, match="stderr"):
+        Cache(cache_path, log="")
+
+
+def test_each_damaged_entry_is_said_once_with_what_is_wrong(cache_path, said):
+    with Cache(cache_path, log=said.path) as cache:
+        entries = [cache.call("numbers", "1", key_bytes(key), lambda key=key: numbers(key)).path for key in range(2)]
+        whole = entries[0].read_bytes()
+        for damaged in (whole[:-1], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
+            for entry in entries:
+                entry.unlink()
+                entry.write_bytes(damaged)
+            for key in range(2):
+                assert call(cache, key) == (COMPUTED, 0)
+    # Another damage of the same file is no news.
+    assert len(said()) == 2
+    for line, entry in zip(said(), entries, strict=True):
+        assert line == f"warning: {entry}: it does not end as an entry does; the call is computed again"
+
+
+def test_a_full_disk_is_said_once(mounted, said):
+    path = mounted(256)
+    with Cache(path, log=said.path) as cache:
+        fill(path / "mine")
+        for key in range(1, 5):
+            assert call(cache, key) == (COMPUTED, DISK_FULL)
+    [line] = said()
+    assert line.startswith(f"warning: {path}: ") and "No space left" in line
+
+
+def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_path, tmp_path):
+    with Cache(public_path) as cache:
+        assert call(cache, 1) == (COMPUTED, 0)
+    if os.geteuid() != 0:
+        for directory in [public_path, *public_path.rglob("*/")]:
+            directory.chmod(0o555)
+        for file in public_path.glob(".npcache/*"):
+            file.chmod(0o444)
+
+    def use():
+        read, write = os.pipe()
+        # A file that this user may write to.
+        with Cache(public_path, log=f"/proc/self/fd/{write}") as cache:
+            assert [call(cache, 1), call(cache, 2), call(cache, 3)] == [(DISK, 0)] + 2 * [(COMPUTED, NOT_WRITABLE)]
+        with Cache(public_path) as cache:
+            assert call(cache, 2) == (COMPUTED, NOT_WRITABLE)
+        os.close(write)
+        return os.read(read, 65536).decode()
+
+    for _ in range(2):
+        [line] = as_another_user(use).splitlines()
+        assert f"warning: {public_path}: the directory cannot be written" in line
+
+
+def test_a_file_system_that_shares_no_pages_is_said_for_information(without_tmpfile, said):
+    path = without_tmpfile / "cache"
+    with Cache(path, log=said.path) as cache:
+        assert [call(cache, 1), call(cache, 1)] == [(COMPUTED, 0), (DISK, 0)]
+    with Cache(path, log=said.path, mode="readonly") as cache:
+        assert call(cache, 1) == (DISK, 0)
+    [line] = said()
+    assert line.startswith(f"info: {path}: ")
+
+
+def test_processes_share_a_log_file_line_by_line(cache_path, tmp_path):
+    """Each has 50 damaged entries of its own to tell of."""
+    code = """
+import sys; sys.path.insert(0, "tests")
+from driver import Cache
+import numpy
+with Cache(sys.argv[1]) as cache:
+    for key in range(50):
+        args = f"{sys.argv[2]} {key}".encode()
+        entry = cache.call("f", "1", args, lambda: numpy.arange(3)).path
+        entry.unlink()
+        entry.write_bytes(b"damaged")
+        cache.call("f", "1", args, lambda: numpy.arange(3))
+"""
+    log = tmp_path / "log"
+    environment = os.environ | {"NPCACHE_LOG": str(log)}
+    commands = [[sys.executable, "-c", code, cache_path, str(i)] for i in range(4)]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == 4 * [0]
+    lines = log.read_text().splitlines()
+    assert len(lines) == 200
+    assert all(re.fullmatch(r"\S+Z npcache\[\d+\] warning: .*computed again", line) for line in lines)
+    assert len({re.search(r"\[(\d+)\]", line)[1] for line in lines}) == 4
