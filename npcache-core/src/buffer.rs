@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::{ViewElement, WritableElement};
+use smallvec::{SmallVec, smallvec};
 
-use crate::entry::{self, Array, Parsed};
+use crate::entry::{self, Array, Arrays, Parsed};
 use crate::error::{Error, Result, Unstored};
 use crate::map::Memory;
 
@@ -40,8 +41,8 @@ struct Handle {
 }
 
 struct Contents {
-    arrays: Vec<Array>,
-    blocks: Vec<Memory>,
+    arrays: Arrays,
+    blocks: SmallVec<[Memory; 1]>,
     /// Its entry's file, if it has one.
     path: Option<CString>,
     stored: Result<(), Unstored>,
@@ -60,6 +61,7 @@ impl Buffer {
         compute_seconds: f64,
     ) -> Buffer {
         let compute_seconds = Some(compute_seconds);
+        let (arrays, blocks) = (arrays.into(), blocks.into());
         let contents = Contents { arrays, blocks, path, stored, compute_seconds, writable: false };
         Buffer::of(contents, Origin::Computed)
     }
@@ -68,7 +70,7 @@ impl Buffer {
     pub(crate) fn loaded(parsed: Parsed, block: Memory, path: CString) -> Buffer {
         let contents = Contents {
             arrays: parsed.arrays,
-            blocks: vec![block],
+            blocks: smallvec![block],
             path: Some(path),
             stored: Ok(()),
             compute_seconds: (!parsed.took.is_zero()).then_some(parsed.took.as_secs_f64()),
@@ -105,7 +107,7 @@ impl Buffer {
         let mapped = contents.path.as_ref().filter(|_| contents.blocks.len() == 1);
         let remapped = mapped.and_then(|path| contents.blocks[0].map_again(path));
         let blocks = match remapped {
-            Some(block) => vec![block],
+            Some(block) => smallvec![block],
             None => contents.blocks.iter().map(Memory::to_owned).collect::<Result<_>>()?,
         };
         let contents = Contents {

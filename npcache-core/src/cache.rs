@@ -1,5 +1,6 @@
 //! A call: look in memory, look on disk, else one caller computes and publishes.
 
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -394,9 +395,10 @@ impl Function {
         };
         let options = &self.cache.inner.options;
         let wait = Wait::AtMost(Duration::ZERO);
-        let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
-        match call.look_on_disk(root.state(options), &call.path()) {
-            Found::Hit(buffer) => Some(buffer),
+        let call = Call { function: self, root, args, key, options, wait, began: OnceCell::new() };
+        let path = call.path();
+        match call.look_on_disk(root.state(options), &path) {
+            Found::Hit(loaded) => Some(loaded.at(path)),
             Found::Nothing | Found::Bad | Found::Unreadable => None,
         }
     }
@@ -441,7 +443,7 @@ impl Function {
             Ok(buffer) => return Ok(Begun::Hit(buffer)),
             Err(key) => key,
         };
-        let call = Call { function: self, root, args, key, options, wait, began: Instant::now() };
+        let call = Call { function: self, root, args, key, options, wait, began: OnceCell::new() };
         match call.begin() {
             Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
             Step::Busy => Ok(Begun::Busy),
@@ -509,7 +511,8 @@ struct Call<'a> {
     key: Key,
     options: &'a Options,
     wait: Wait,
-    began: Instant,
+    /// When it began to wait for somebody, or was about to: a hit does not need the time.
+    began: OnceCell<Instant>,
 }
 
 enum Step {
@@ -519,13 +522,28 @@ enum Step {
 }
 
 /// What stands where an entry is looked for.
+// As for [`Begun`].
+#[allow(clippy::large_enum_variant)]
 enum Found {
-    Hit(Buffer),
+    Hit(Loaded),
     Nothing,
     /// Something that is no entry of this key, or not a whole one, and is to be replaced.
     Bad,
     /// Something that cannot be read just now.
     Unreadable,
+}
+
+/// What is in an entry, and the memory that its arrays are in.
+struct Loaded {
+    parsed: Parsed,
+    memory: Memory,
+}
+
+impl Loaded {
+    /// The result, from the file at `path`.
+    fn at(self, path: CString) -> Buffer {
+        Buffer::loaded(self.parsed, self.memory, path)
+    }
 }
 
 impl Call<'_> {
@@ -535,7 +553,8 @@ impl Call<'_> {
             let generation = state.generation(self.function.known.slot);
             let path = self.path();
             match self.look_on_disk(state, &path) {
-                Found::Hit(buffer) => {
+                Found::Hit(loaded) => {
+                    let buffer = loaded.at(path);
                     state.forget_wait(&self.key);
                     let function = self.function;
                     remember(
@@ -583,7 +602,8 @@ impl Call<'_> {
             let found = self.look_on_disk(state, &path);
             let unreadable = matches!(found, Found::Unreadable);
             let replace = match found {
-                Found::Hit(buffer) => {
+                Found::Hit(loaded) => {
+                    let buffer = loaded.at(path);
                     if let Some(seat) = seat {
                         seat.land(buffer.with_origin(Origin::Shared));
                     }
@@ -624,9 +644,9 @@ impl Call<'_> {
                 TryLock::Retired => return Lead::Retired,
                 TryLock::Busy => {}
             }
-            if let Found::Hit(buffer) = self.look_on_disk(state, path) {
+            if let Found::Hit(loaded) = self.look_on_disk(state, path) {
                 state.forget_wait(&self.key);
-                return Lead::Hit(buffer);
+                return Lead::Hit(loaded.at(path.clone()));
             }
             let rest = self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if rest.is_some_and(|rest| rest.is_zero()) {
@@ -637,13 +657,17 @@ impl Call<'_> {
         }
     }
 
+    fn began(&self) -> Instant {
+        *self.began.get_or_init(Instant::now)
+    }
+
     /// When to stop waiting; `None` for never, which is what a time beyond the clock's comes to.
     fn deadline(&self) -> Option<Instant> {
         let wait = match self.wait {
             Wait::Patiently => self.options.lock_timeout,
             Wait::AtMost(wait) => wait.min(self.options.lock_timeout),
         };
-        self.began.checked_add(wait)
+        self.began().checked_add(wait)
     }
 
     /// Past the deadline: whether whoever computes has kept others waiting for `lock_timeout`, counting the calls that came
@@ -651,7 +675,7 @@ impl Call<'_> {
     fn has_waited_enough(&self, state: &State) -> bool {
         match self.wait {
             Wait::Patiently => true,
-            Wait::AtMost(_) => state.waited(&self.key, self.began) >= self.options.lock_timeout,
+            Wait::AtMost(_) => state.waited(&self.key, self.began()) >= self.options.lock_timeout,
         }
     }
 
@@ -669,8 +693,6 @@ impl Call<'_> {
         if self.options.mode == Mode::Refresh {
             return Found::Nothing;
         }
-        let name = &path.as_bytes_with_nul()[self.below_root()..];
-        let name = std::ffi::CStr::from_bytes_with_nul(name).expect("the end of a C string");
         let bad = |why: &str| {
             let entry = Path::new(OsStr::from_bytes(path.as_bytes()));
             say_once(Level::Warning, entry, "bad", || {
@@ -684,7 +706,7 @@ impl Call<'_> {
             });
             Found::Unreadable
         };
-        let file = match state.directory.open_file(name, OFlags::RDONLY) {
+        let file = match state.directory.open_file(&path.as_c_str()[self.below_root()..], OFlags::RDONLY) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Found::Nothing,
             Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
@@ -694,7 +716,7 @@ impl Call<'_> {
             Err(e) => return unreadable(e),
         };
         match self.load(state, &file) {
-            Ok((parsed, memory)) => Found::Hit(Buffer::loaded(parsed, memory, path.clone())),
+            Ok(loaded) => Found::Hit(loaded),
             // A pipe with a writer has nothing to read; a directory is none to read.
             Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
             Err(Fault::Entry(why)) => bad(why),
@@ -702,8 +724,8 @@ impl Call<'_> {
         }
     }
 
-    /// What is in an open entry, and the memory that its arrays are in.
-    fn load(&self, state: &State, file: &OwnedFd) -> Result<(Parsed, Memory), Fault> {
+    /// What an open entry holds.
+    fn load(&self, state: &State, file: &OwnedFd) -> Result<Loaded, Fault> {
         let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
         let start = loop {
             match rustix::io::read(file, &mut first[..]) {
@@ -764,14 +786,14 @@ impl Call<'_> {
             }
             state.verified.lock().insert(once);
         }
-        Ok((parsed, memory))
+        Ok(Loaded { parsed, memory })
     }
 
     /// Checks an entry that was read, data and all.
-    fn check(&self, memory: Memory) -> Result<(Parsed, Memory), Fault> {
+    fn check(&self, memory: Memory) -> Result<Loaded, Fault> {
         let parsed = entry::parse(memory.as_slice(), &self.key).map_err(Fault::Entry)?;
         let whole = parsed.data_is_whole(memory.as_slice());
-        if whole { Ok((parsed, memory)) } else { Err(Fault::Entry(entry::DAMAGED)) }
+        if whole { Ok(Loaded { parsed, memory }) } else { Err(Fault::Entry(entry::DAMAGED)) }
     }
 }
 

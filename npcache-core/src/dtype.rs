@@ -120,6 +120,8 @@ impl DType {
 pub struct Descr {
     text: Cow<'static, CStr>,
     itemsize: usize,
+    /// Which one it is of those that C has; asked for at every hit.
+    dtype: Option<DType>,
 }
 
 impl Descr {
@@ -140,7 +142,7 @@ impl Descr {
 
     /// The [`DType`], where this is one of them in this machine's byte order.
     pub fn dtype(&self) -> Option<DType> {
-        DType::ALL.into_iter().find(|dtype| dtype.c_descr() == &*self.text)
+        self.dtype
     }
 
     /// Whether this is a structured type, which an npy header writes without quotes around it.
@@ -151,7 +153,7 @@ impl Descr {
 
 impl From<DType> for Descr {
     fn from(dtype: DType) -> Descr {
-        Descr { text: dtype.c_descr().into(), itemsize: dtype.itemsize() }
+        Descr { text: dtype.c_descr().into(), itemsize: dtype.itemsize(), dtype: Some(dtype) }
     }
 }
 
@@ -179,7 +181,8 @@ impl std::str::FromStr for Descr {
             return Err(refuse(format!("`{}` follows its end", parser.rest.escape_debug())));
         }
         let text = CString::new(parser.canonical).map_err(|_| refuse("it contains a NUL byte".into()))?;
-        Ok(Descr { text: text.into(), itemsize })
+        let dtype = DType::ALL.into_iter().find(|dtype| dtype.c_descr() == &*text);
+        Ok(Descr { text: text.into(), itemsize, dtype })
     }
 }
 

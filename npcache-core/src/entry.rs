@@ -9,11 +9,12 @@ use std::hash::Hasher;
 use std::io::IoSlice;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
 use twox_hash::XxHash3_64;
 
 use crate::dtype::{DType, Descr};
 use crate::key::Key;
-use crate::npy::{self, Header};
+use crate::npy::{self, Dims, Header};
 
 /// The disk format that this library writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -29,12 +30,15 @@ const PIECE: usize = 1 << 20;
 /// More arrays in one result are refused, as is an entry that claims more.
 pub(crate) const MAX_ARRAYS: usize = 4096;
 
+/// The arrays of a result, which mostly are one.
+pub(crate) type Arrays = SmallVec<[Array; 1]>;
+
 /// An array of a result: what it is, and where its elements lie in the memory that holds it.
 #[derive(Debug, Clone)]
 pub struct Array {
     pub(crate) name: Option<CString>,
     pub(crate) header: Header,
-    pub(crate) strides: Vec<i64>,
+    pub(crate) strides: Dims,
     /// Which of the result's blocks of memory.
     pub(crate) block: usize,
     pub(crate) offset: usize,
@@ -170,7 +174,7 @@ impl<'a> Encoded<'a> {
         npy::write_header(
             &mut footer,
             position,
-            &Header { descr, fortran_order: false, shape: vec![payload as i64] },
+            &Header { descr, fortran_order: false, shape: smallvec![payload as i64] },
         );
         let header_len = footer.len();
         let headers = self.records.iter().map(|(header, _)| header).chain([&footer]);
@@ -216,7 +220,7 @@ impl<'a> Encoded<'a> {
 /// An entry as it was found.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    pub(crate) arrays: Vec<Array>,
+    pub(crate) arrays: Arrays,
     pub(crate) origin: Origin,
     /// What computing it took; zero where that is not known.
     pub(crate) took: Duration,
@@ -246,7 +250,7 @@ pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Parsed, &'static str> {
     }
 
     let records_len = bytes.len() - footer.len();
-    let mut arrays = Vec::with_capacity(count);
+    let mut arrays = Arrays::with_capacity(count);
     let mut hash = 0;
     let mut position = 0;
     for _ in 0..count {

@@ -4,6 +4,8 @@
 //! header that differs by a byte is damage. (A parser of Python literals takes 43 µs, ten times the open and read
 //! of a small entry.) Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
+use smallvec::SmallVec;
+
 use crate::dtype::Descr;
 use crate::map::ALIGNMENT;
 
@@ -12,12 +14,15 @@ pub const MAX_NDIM: usize = 32;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
+/// A shape or strides: of up to four dimensions without an allocation, of which a hit would make one each.
+pub(crate) type Dims = SmallVec<[i64; 4]>;
+
 /// What a header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) descr: Descr,
     pub(crate) fortran_order: bool,
-    pub(crate) shape: Vec<i64>,
+    pub(crate) shape: Dims,
 }
 
 impl Header {
@@ -35,8 +40,8 @@ impl Header {
     }
 
     /// Bytes from an element to the next along each dimension.
-    pub(crate) fn strides(&self) -> Vec<i64> {
-        let mut strides = vec![0; self.shape.len()];
+    pub(crate) fn strides(&self) -> Dims {
+        let mut strides = Dims::from_elem(0, self.shape.len());
         let mut step = self.descr.itemsize() as i64;
         let mut walk = |i: usize| {
             strides[i] = step;
@@ -93,7 +98,11 @@ pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
         _ => return None,
     };
     let total = preamble + len;
-    let text = bytes.get(preamble..total)?.strip_suffix(b"\n")?;
+    let mut text = bytes.get(preamble..total)?.strip_suffix(b"\n")?;
+    // The padding, of up to 63 spaces: by eights, which one comparison is.
+    while let Some(rest) = text.strip_suffix(b"        ") {
+        text = rest;
+    }
     let end = text.iter().rposition(|byte| *byte != b' ')? + 1;
     let rest = text[..end].strip_prefix(b"{'descr': ")?;
     // From the end: only there is it known what is the descr's, which may hold any text, and what is not.
@@ -110,7 +119,7 @@ pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
         Some(rest) => rest.strip_suffix(b"'")?,
         None => rest,
     };
-    let mut shape = Vec::new();
+    let mut shape = Dims::new();
     let mut dims = dims;
     while !dims.is_empty() {
         if shape.len() == MAX_NDIM {
@@ -133,7 +142,7 @@ mod tests {
     use super::*;
 
     fn header(descr: &str, fortran_order: bool, shape: &[i64]) -> Header {
-        Header { descr: descr.parse().unwrap(), fortran_order, shape: shape.to_vec() }
+        Header { descr: descr.parse().unwrap(), fortran_order, shape: shape.into() }
     }
 
     #[test]
@@ -171,7 +180,7 @@ mod tests {
         assert_eq!(header("<f8", false, &[]).data_len(), Some(8));
         assert_eq!(header("<U0", false, &[5]).data_len(), Some(0));
         assert_eq!(header("<f8", false, &[2, 0]).data_len(), Some(0));
-        assert_eq!(header("<f8", true, &[2, 3]).strides(), [8, 16]);
-        assert_eq!(header("<f8", false, &[2, 3]).strides(), [24, 8]);
+        assert_eq!(header("<f8", true, &[2, 3]).strides()[..], [8, 16]);
+        assert_eq!(header("<f8", false, &[2, 3]).strides()[..], [24, 8]);
     }
 }

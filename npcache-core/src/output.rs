@@ -81,8 +81,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn name(&self) -> &CStr {
-        CStr::from_bytes_with_nul(&self.path.as_bytes_with_nul()[self.below_root..])
-            .expect("the end of a C string")
+        &self.path.as_c_str()[self.below_root..]
     }
 }
 
@@ -226,7 +225,7 @@ impl Output {
             return Err(Error::Argument(format!("two arrays of a result are called `{name}`")));
         }
         // With at most one dimension there is but one order.
-        let header = Header { descr, fortran_order: fortran_order && shape.len() > 1, shape: shape.to_vec() };
+        let header = Header { descr, fortran_order: fortran_order && shape.len() > 1, shape: shape.into() };
         let len = header.data_len().ok_or_else(|| {
             Error::Argument(format!(
                 "an array of shape {shape:?} and dtype {} has a negative dimension or is too large to address",

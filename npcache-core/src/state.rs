@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) verified: parking_lot::Mutex<std::collections::HashSet<(Key, u64, i64)>>,
     /// For each key that calls came back busy from: when the first of them began, and the last ended.
     waits: Mutex<HashMap<Key, (Instant, Instant)>>,
+    /// Whether there are any: every hit on disk asks.
+    has_waits: AtomicBool,
     /// The lock file is gone from the directory; new calls go to a new State.
     retired: AtomicBool,
 }
@@ -145,6 +147,7 @@ impl State {
             verified: parking_lot::Mutex::default(),
             page,
             waits: Mutex::default(),
+            has_waits: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
     }
@@ -282,14 +285,16 @@ impl State {
         waits.retain(|_, (_, last)| now.duration_since(*last) < WAIT_PAUSE);
         let (first, last) = waits.entry(*key).or_insert((began, now));
         *last = now;
+        self.has_waits.store(true, Ordering::Relaxed);
         now.duration_since(*first)
     }
 
     /// Whoever computed `key` does no more.
     pub(crate) fn forget_wait(&self, key: &Key) {
-        let mut waits = lock(&self.waits);
-        if !waits.is_empty() {
+        if self.has_waits.load(Ordering::Relaxed) {
+            let mut waits = lock(&self.waits);
             waits.remove(key);
+            self.has_waits.store(!waits.is_empty(), Ordering::Relaxed);
         }
     }
 

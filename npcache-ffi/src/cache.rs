@@ -183,20 +183,23 @@ unsafe fn find_or_compute(
             };
             let begun =
                 cache.0.function(name, version)?.begin(&Canonical::from_bytes(bytes), Wait::Patiently)?;
-            Ok((begun, function))
+            // A task is large; boxed here, it does not weigh on the hits that pass the same way.
+            Ok(match begun {
+                Begun::Hit(buffer) => Ok(buffer),
+                Begun::Todo(output) => Err((Box::new(npcache_output::lent(output)), function)),
+                Begun::Busy => unreachable!("a patient caller ends up computing"),
+            })
         }
     };
     let output = match guard(Err(None), || begin().map_err(Some)) {
-        Ok((Begun::Todo(output), function)) => {
-            let mut output = Box::new(npcache_output::lent(output));
+        Ok(Err((mut output, function))) => {
             // Bare: no guard of ours is on the stack, so an exception or a cancelled thread unwinds through this
             // frame, dropping the output on its way, which ends the flight.
             // SAFETY: the user's own function with the user's own pointers, and an output that lives until it returns.
             let code = unsafe { function(user_data, args, args_len, &raw mut *output) };
             Ok(Err((output, code)))
         }
-        Ok((Begun::Hit(buffer), _)) => Ok(Ok(buffer)),
-        Ok((Begun::Busy, _)) => Err(None),
+        Ok(Ok(buffer)) => Ok(Ok(buffer)),
         Err(e) => Err(e),
     };
     let outcome = output.and_then(|found| {
