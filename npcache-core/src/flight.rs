@@ -141,6 +141,10 @@ impl Seat {
             flying.remove(&(self.key, self.generation));
         }
         drop(flying);
+        // Who waits for it has a reference, and nobody gets a new one: mostly there is nobody to wake.
+        if Arc::strong_count(&self.flight) == 1 {
+            return;
+        }
         let mut current = lock(&self.flight.progress);
         if matches!(*current, Progress::Flying) {
             *current = progress;

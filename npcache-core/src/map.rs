@@ -6,9 +6,11 @@
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, statx};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
@@ -21,21 +23,23 @@ pub(crate) const ALIGNMENT: usize = 64;
 /// allocator, whose smaller blocks are warm. glibc's own limit for the same choice starts at 128 KiB and grows.
 const PAGES_FROM: usize = 1 << 20;
 
-/// From here on huge pages are asked for: 2 MiB each on x86-64, of which at least two are wanted.
-const HUGE_PAGES_FROM: usize = 4 << 20;
+/// From here on huge pages are asked for, of 2 MiB on x86-64: filling 2 MiB then takes 0.19 ms in place of 0.65 ms.
+const HUGE_PAGES_FROM: usize = 2 << 20;
 
+/// Freed pages are kept, up to so many bytes and blocks, for the results that come: a miss of 1 MiB takes 0.26 ms in place
+/// of 0.54 ms, of 100 MiB 50 ms in place of 60 ms. Huge ones the system may take meanwhile; to tell it so of small ones
+/// costs a third of what keeping them saves, so of those some 32 MiB stay with the process.
+const SPARE_BYTES: usize = 256 << 20;
+const SPARE_BLOCKS: usize = 16;
+
+#[derive(Clone, Copy)]
 enum Kind {
     /// From the allocator, `skip` bytes before the start.
-    Allocated {
-        layout: Layout,
-        skip: usize,
-    },
-    Mapped,
-    /// Mapped from an entry, to be read.
-    File {
-        device: (u32, u32),
-        inode: u64,
-    },
+    Allocated { layout: Layout, skip: usize },
+    /// The first of so many bytes of [`Pages`].
+    Pages { capacity: usize },
+    /// Mapped from an entry.
+    File { device: (u32, u32), inode: u64 },
     /// No byte at all; the pointer dangles, aligned.
     Empty,
 }
@@ -59,25 +63,21 @@ impl Memory {
             return Ok(Memory { start: NonNull::<Aligned>::dangling().cast(), len, kind: Kind::Empty });
         }
         if len >= PAGES_FROM {
-            // SAFETY: a new private anonymous mapping aliases nothing.
-            let start = unsafe {
-                mmap_anonymous(
-                    std::ptr::null_mut(),
-                    len,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::PRIVATE,
-                )
-            };
-            let start =
-                start.ok().and_then(|start| NonNull::new(start.cast::<u8>())).ok_or(Error::Memory(len))?;
-            if len >= HUGE_PAGES_FROM {
-                // SAFETY: the range was mapped just above. Only advice: a kernel without huge pages refuses it.
-                let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
-            }
-            return Ok(Memory { start, len, kind: Kind::Mapped });
+            // Huge pages the system zeroes as fast as this would.
+            let spare = if len < HUGE_PAGES_FROM { Pages::spare(len) } else { None };
+            let Some(spare) = spare else { return Ok(Pages::fresh(len)?.into_memory(len)) };
+            let mut memory = spare.into_memory(len);
+            memory.as_mut_slice().fill(0);
+            return Ok(memory);
         }
         // SAFETY: the layout's size is not zero.
         Memory::allocated(len, |layout| unsafe { alloc_zeroed(layout) })
+    }
+
+    /// `len` bytes for one who writes to all of them: what is in them before that is nobody's to read.
+    pub(crate) fn to_fill(len: usize) -> Result<Memory> {
+        let spare = if len >= PAGES_FROM { Pages::spare(len) } else { None };
+        spare.map_or_else(|| Memory::zeroed(len), |spare| Ok(spare.into_memory(len)))
     }
 
     /// A copy of `bytes`, which are few.
@@ -115,7 +115,7 @@ impl Memory {
 
     /// A copy.
     pub(crate) fn to_owned(&self) -> Result<Memory> {
-        let mut copy = Memory::zeroed(self.len)?;
+        let mut copy = Memory::to_fill(self.len)?;
         copy.as_mut_slice().copy_from_slice(self.as_slice());
         Ok(copy)
     }
@@ -133,7 +133,7 @@ impl Memory {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe { mmap(std::ptr::null_mut(), self.len, protection, MapFlags::PRIVATE, &file, 0) };
-        Some(Memory { start: NonNull::new(start.ok()?.cast())?, len: self.len, kind: Kind::Mapped })
+        Some(Memory { start: NonNull::new(start.ok()?.cast())?, len: self.len, kind: self.kind })
     }
 
     /// The bytes.
@@ -155,12 +155,81 @@ impl Drop for Memory {
         match self.kind {
             // SAFETY: allocated with this very layout, `skip` bytes before.
             Kind::Allocated { layout, skip } => unsafe { dealloc(self.start.as_ptr().sub(skip), layout) },
-            Kind::Mapped | Kind::File { .. } => {
+            Kind::Pages { capacity } => Pages { start: self.start, len: capacity }.keep(),
+            Kind::File { .. } => {
                 // SAFETY: the whole range was mapped by this value, and no borrow of it is left.
                 let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
             }
             Kind::Empty => {}
         }
+    }
+}
+
+/// Pages from the system, which gets them back when they are dropped.
+struct Pages {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+/// Freed ones, the oldest first. Only ever tried to lock: a child of `fork` may inherit it locked.
+static SPARES: Mutex<Vec<Pages>> = Mutex::new(Vec::new());
+
+// SAFETY: plain bytes with one owner.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    /// `len` zero bytes.
+    fn fresh(len: usize) -> Result<Pages> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new private anonymous mapping aliases nothing.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) };
+        let start =
+            start.ok().and_then(|start| NonNull::new(start.cast::<u8>())).ok_or(Error::Memory(len))?;
+        if len >= HUGE_PAGES_FROM {
+            // SAFETY: the range was mapped just above. Only advice: a kernel without huge pages refuses it.
+            let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        }
+        Ok(Pages { start, len })
+    }
+
+    /// Freed ones, of `len` bytes or not much more, that hold anything.
+    fn spare(len: usize) -> Option<Pages> {
+        let mut spares = SPARES.try_lock()?;
+        let i = spares.iter().rposition(|spare| len <= spare.len && spare.len - len <= len / 4)?;
+        Some(spares.remove(i))
+    }
+
+    /// Keeps them for the next result, in place of those that were kept longest.
+    fn keep(self) {
+        let Some(mut spares) = SPARES.try_lock().filter(|_| self.len <= SPARE_BYTES) else { return };
+        if self.len >= HUGE_PAGES_FROM {
+            // SAFETY: the range is this value's, and nobody relies on what is in it. Only advice.
+            let _ = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxFree) };
+        }
+        spares.push(self);
+        let mut bytes = 0;
+        let too_many = spares.iter().rev().enumerate().position(|(i, spare)| {
+            bytes += spare.len;
+            i == SPARE_BLOCKS || bytes > SPARE_BYTES
+        });
+        let kept = too_many.unwrap_or(spares.len());
+        let older = spares.len() - kept;
+        let given_back: Vec<Pages> = spares.drain(..older).collect();
+        // Giving pages back takes its time: not under the lock.
+        drop(spares);
+        drop(given_back);
+    }
+
+    fn into_memory(self, len: usize) -> Memory {
+        let pages = ManuallyDrop::new(self);
+        Memory { start: pages.start, len, kind: Kind::Pages { capacity: pages.len } }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the whole range was mapped by `fresh`, and no borrow of it is left.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
@@ -182,8 +251,12 @@ const _: () = assert!(align_of::<Aligned>() == ALIGNMENT);
 mod tests {
     use super::*;
 
+    /// For the tests that see each other's spare pages.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     #[test]
     fn memory_is_zeroed_aligned_and_writable_at_every_size() {
+        let _alone = ALONE.lock();
         for len in [0, 1, 63, 4096, PAGES_FROM - 1, PAGES_FROM, HUGE_PAGES_FROM + 1] {
             let mut memory = Memory::zeroed(len).unwrap();
             assert_eq!(memory.as_slice().as_ptr() as usize % ALIGNMENT, 0);
@@ -194,6 +267,29 @@ mod tests {
                 (len, (len > 0).then_some(7))
             );
         }
+    }
+
+    #[test]
+    fn freed_pages_are_used_again_within_bounds_and_zeroed_where_that_is_promised() {
+        let _alone = ALONE.lock();
+        let first = |memory: &Memory| memory.as_slice().as_ptr() as usize;
+        const LEN: usize = HUGE_PAGES_FROM - 5000;
+        let mut memory = Memory::to_fill(LEN).unwrap();
+        memory.as_mut_slice().fill(7);
+        let place = first(&memory);
+        drop(memory);
+        let memory = Memory::zeroed(LEN - 1000).unwrap();
+        assert_eq!((first(&memory), memory.as_slice().len()), (place, LEN - 1000));
+        assert!(memory.as_slice().iter().all(|byte| *byte == 0));
+        assert_ne!(first(&Memory::to_fill(LEN).unwrap()), place, "it is in use");
+        drop(memory);
+        assert_ne!(first(&Memory::zeroed(PAGES_FROM).unwrap()), place, "it is much longer than that");
+
+        let many: Vec<Memory> = (0..2 * SPARE_BLOCKS).map(|_| Memory::to_fill(32 << 20).unwrap()).collect();
+        drop(many);
+        drop(Memory::to_fill(SPARE_BYTES + 1).unwrap());
+        let spares = SPARES.lock();
+        assert_eq!((spares.len(), spares.iter().map(|spare| spare.len).sum()), (8, SPARE_BYTES));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
 use crate::flight::Seat;
-use crate::fork::epoch;
+use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
 use crate::map::Memory;
@@ -175,7 +175,8 @@ impl Output {
     pub fn write_bytes(&mut self, name: Option<&str>, array: &ArrayBytes<'_>) -> Result<()> {
         let fortran_order = array.layout() == 'F';
         let shape: Vec<i64> = array.shape().iter().map(|n| *n as i64).collect();
-        let place = self.alloc_bytes(name, array.descr().clone(), &shape, fortran_order)?;
+        let descr = array.descr().clone();
+        let place = self.add_array(name, descr, &shape, fortran_order, Memory::to_fill)?;
         array.copy_to(place);
         Ok(())
     }
@@ -194,18 +195,31 @@ impl Output {
         shape: &[i64],
         fortran_order: bool,
     ) -> Result<&mut [u8]> {
-        match self.add_array(name, descr, shape, fortran_order) {
-            Ok(()) => Ok(self.blocks.last_mut().expect("just added").as_mut_slice()),
-            Err(e) => Err(self.keep(e)),
-        }
+        self.add_array(name, descr, shape, fortran_order, Memory::zeroed)
     }
 
+    /// Adds an array in memory from `allocate`; an error is kept.
     fn add_array(
         &mut self,
         name: Option<&str>,
         descr: Descr,
         shape: &[i64],
         fortran_order: bool,
+        allocate: fn(usize) -> Result<Memory>,
+    ) -> Result<&mut [u8]> {
+        match self.try_add_array(name, descr, shape, fortran_order, allocate) {
+            Ok(()) => Ok(self.blocks.last_mut().expect("just added").as_mut_slice()),
+            Err(e) => Err(self.keep(e)),
+        }
+    }
+
+    fn try_add_array(
+        &mut self,
+        name: Option<&str>,
+        descr: Descr,
+        shape: &[i64],
+        fortran_order: bool,
+        allocate: fn(usize) -> Result<Memory>,
     ) -> Result<()> {
         if self.committed {
             return Err(Error::Argument(
@@ -233,7 +247,7 @@ impl Output {
             ))
         })?;
         let block = self.blocks.len();
-        self.blocks.push(Memory::zeroed(len)?);
+        self.blocks.push(allocate(len)?);
         let strides = header.strides();
         self.arrays.push(Array { name, header, strides, block, offset: 0, len });
         Ok(())
@@ -375,7 +389,7 @@ impl Output {
             "arguments": describe_arguments(&self.task.args),
             "created": created,
             "compute_seconds": took.as_secs_f64(),
-            "host": rustix::system::uname().nodename().to_string_lossy(),
+            "host": host(),
             "npcache": env!("CARGO_PKG_VERSION"),
             "notes": pairs(&self.notes),
         });
@@ -416,6 +430,12 @@ pub(crate) fn describe_arguments(args: &Canonical) -> serde_json::Value {
         hex
     });
     serde_json::json!({ kind: hex })
+}
+
+/// This machine's name, as it was when this process first asked.
+fn host() -> &'static str {
+    static HOST: PerProcess<String> = PerProcess::new();
+    HOST.get(|_| true, || rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 fn checked_name(name: &str) -> Result<CString> {

@@ -388,12 +388,13 @@ impl Locks {
     }
 
     fn generation(&self, slot: Slot) -> Option<u64> {
-        let read = |slot: Slot| {
-            let mut count = [0; 8];
-            retry(|| rustix::io::pread(self.file.fd(), &mut count, slot.offset())).ok()?;
-            Some(u64::from_le_bytes(count))
-        };
-        Some(read(Slot::ALL)?.wrapping_add(read(slot)?))
+        // Both counters in one read, with what lies between them.
+        let mut counts = [0; GENERATIONS_LEN as usize];
+        let upto = slot.offset() as usize + 8;
+        retry(|| rustix::io::pread(self.file.fd(), &mut counts[..upto], 0)).ok()?;
+        let (counts, _) = counts.as_chunks();
+        let count = |slot: Slot| u64::from_le_bytes(counts[slot.0]);
+        Some(count(Slot::ALL).wrapping_add(count(slot)))
     }
 
     fn try_lock(&self, offset: u64, kind: i32) -> rustix::io::Result<bool> {
