@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from conftest import ROOT
 from driver import COMPUTED, DISK, DISK_FULL, NOT_WRITABLE, Cache, Error
 from faults.conftest import mounted, mounts, public_path
 from faults.test_failures import as_another_user, call, fill, without_tmpfile
-from test_processes import key_bytes, numbers
+from test_processes import finish, go, in_thread, key_bytes, numbers, worker_program, workers
 
-__all__ = ["mounted", "mounts", "public_path", "without_tmpfile"]  # fixtures
+__all__ = ["mounted", "mounts", "public_path", "without_tmpfile", "worker_program", "workers"]  # fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -145,3 +146,81 @@ with Cache(sys.argv[1]) as cache:
     assert len(lines) == 200
     assert all(re.fullmatch(r"\S+Z npcache\[\d+\] warning: .*computed again", line) for line in lines)
     assert len({re.search(r"\[(\d+)\]", line)[1] for line in lines}) == 4
+
+
+# Whom a call waits for.
+
+
+def compute(workers, process):
+    """Lets a process go, until it computes."""
+    go(process)
+    while (0, process.pid) not in workers.computed():
+        time.sleep(0.01)
+
+
+def waits(said):
+    """The calls that were said to wait, as pairs of the call and the process number."""
+    form = r"info: .*: (\S+\(.*\)) waits for process (\d+) on (.+), which began .* s ago"
+    found = [re.fullmatch(form, line) for line in said()]
+    assert all(found), said()
+    assert {line[3] for line in found} <= {os.uname().nodename[:40]}
+    return [(line[1], int(line[2])) for line in found]
+
+
+def test_a_wait_of_over_a_second_tells_whom_it_is_for(workers, said):
+    with Cache(workers.path, log=said.path) as cache:
+        first, second = workers.start(milliseconds=2500), workers.start(milliseconds=2500)
+        compute(workers, first)
+        # A wait that is made of many short ones is one; and so is that of a thread.
+        patient = in_thread(lambda: cache.begin("numbers", "1", key_bytes(0)))
+        call(cache, 0)
+        assert np.array_equal(patient().array, numbers(0))
+        finish(first)
+        assert waits(said) == [("numbers(8 bytes)", first.pid)]
+        # Another is said anew.
+        cache.clear()
+        compute(workers, second)
+        call(cache, 0)
+        finish(second)
+        assert [pid for _, pid in waits(said)] == [first.pid, second.pid]
+
+
+def test_a_short_wait_is_not_worth_saying(workers, said):
+    with Cache(workers.path, log=said.path) as cache:
+        other = workers.start(milliseconds=100)
+        go(other)
+        call(cache, 0)
+        finish(other)
+    assert said() == []
+
+
+def test_who_waits_for_a_thread_is_told_of_its_own_process(cache_path, said):
+    with Cache(cache_path, log=said.path) as cache:
+        output = cache.begin("numbers", "1", key_bytes(0))
+        patient = in_thread(lambda: cache.begin("numbers", "1", key_bytes(0), wait_ms=1500))
+        assert patient() is None
+        assert waits(said) == [("numbers(8 bytes)", os.getpid())]
+        output.abandon()
+
+
+def test_the_process_that_took_over_from_a_killed_one_is_the_one_waited_for(workers, said):
+    with Cache(workers.path, log=said.path) as cache:
+        killed, heir = workers.start(milliseconds=60_000), workers.start(milliseconds=2500)
+        compute(workers, killed)
+        killed.kill()
+        killed.wait()
+        compute(workers, heir)
+        call(cache, 0)
+        finish(heir)
+        assert [pid for _, pid in waits(said)] == [heir.pid]
+
+
+def test_a_wait_that_lasts_for_lock_timeout_is_a_warning(workers, said):
+    with Cache(workers.path, log=said.path, lock_timeout=0.2) as cache:
+        other = workers.start(milliseconds=3000)
+        compute(workers, other)
+        assert call(cache, 0) == (COMPUTED, 0)
+        [line] = said()
+        finish(other)
+    form = rf"warning: .*: numbers\(8 bytes\) has waited for process {other.pid} on .* and is computed here too"
+    assert re.fullmatch(form, line)

@@ -17,6 +17,7 @@ use crate::buffer::{Buffer, Origin};
 use crate::build_id::object_of;
 use crate::entry::{self, Parsed};
 use crate::error::{Error, Result, Unstored};
+use crate::explain::describe_call;
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
@@ -34,6 +35,9 @@ const MAP_FROM: usize = 256 << 10;
 
 /// The first read of an entry, onto the stack: most small results whole, in one call.
 const FIRST_READ: usize = 8 << 10;
+
+/// A wait that is longer is said, with whom it is for.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// A persistent memo table: open, in a directory or without one.
 ///
@@ -573,7 +577,9 @@ impl Call<'_> {
             let seat = if self.function.sharing == Sharing::Off {
                 None
             } else {
-                match Flights::join(state, &self.key, generation, self.deadline()) {
+                let long = self.began().checked_add(LONG_WAIT);
+                let say = || self.say_wait(state, false);
+                match Flights::join(state, &self.key, generation, self.deadline(), long, say) {
                     Joined::Landed(buffer) => return Step::Hit(buffer),
                     Joined::Ended => continue,
                     Joined::Own => None,
@@ -652,6 +658,9 @@ impl Call<'_> {
             if rest.is_some_and(|rest| rest.is_zero()) {
                 return if self.has_waited_enough(state) { Lead::Overdue } else { Lead::Busy };
             }
+            if self.began().elapsed() >= LONG_WAIT {
+                self.say_wait(state, false);
+            }
             state.wait(word, pause.min(rest.unwrap_or(POLL)));
             pause = (2 * pause).min(POLL);
         }
@@ -673,10 +682,34 @@ impl Call<'_> {
     /// Past the deadline: whether whoever computes has kept others waiting for `lock_timeout`, counting the calls that came
     /// back busy, so that the caller now computes as well.
     fn has_waited_enough(&self, state: &State) -> bool {
-        match self.wait {
-            Wait::Patiently => true,
-            Wait::AtMost(_) => state.waited(&self.key, self.began()) >= self.options.lock_timeout,
+        let waited = match self.wait {
+            Wait::Patiently => self.options.lock_timeout,
+            Wait::AtMost(_) => state.waited(&self.key, self.began()),
+        };
+        let enough = waited >= self.options.lock_timeout;
+        if enough || waited >= LONG_WAIT {
+            self.say_wait(state, enough);
         }
+        enough
+    }
+
+    /// Says whom this call waits for, once for each such; or that it has done so for too long.
+    fn say_wait(&self, state: &State, too_long: bool) {
+        let holder = state.holder(&self.key);
+        let cause = format!("{} {holder:?} {too_long}", self.key);
+        let level = if too_long { Level::Warning } else { Level::Info };
+        let directory = self.root.directory.path();
+        say_once(level, directory, &cause, || {
+            let whom = holder.map_or("another caller".to_owned(), |holder| holder.to_string());
+            let call = describe_call(&self.function.known.identity, self.args);
+            let directory = directory.display();
+            match too_long {
+                false => format!("{directory}: {call} waits for {whom}"),
+                true => format!(
+                    "{directory}: {call} has waited for {whom}, as long as lock_timeout allows, and is computed here too"
+                ),
+            }
+        });
     }
 
     /// The entry's absolute path.

@@ -95,20 +95,24 @@ impl Cache {
     }
 }
 
+/// A call as a person writes it: `solve(64, nu=0.2)`.
+pub(crate) fn describe_call(identity: &Identity, args: &Canonical) -> String {
+    let call = args.bytes().and_then(Call::parse).map(|call| call.to_string());
+    let call = call.unwrap_or_else(|| format!("({} bytes)", args.content().length()));
+    format!("{}{call}", identity.name())
+}
+
 /// The call that is asked for, as records describe calls.
 struct Asked<'a> {
     identity: &'a Identity,
     layouts: &'a str,
     arguments: Json,
-    /// `solve(64, nu=0.2)`
     text: String,
 }
 
 impl<'a> Asked<'a> {
     fn new(identity: &'a Identity, args: &'a Canonical) -> Asked<'a> {
-        let call = args.bytes().and_then(Call::parse).map(|call| call.to_string());
-        let call = call.unwrap_or_else(|| format!("({} bytes)", args.content().length()));
-        let text = format!("{}{call}", identity.name());
+        let text = describe_call(identity, args);
         Asked { identity, layouts: args.layouts(), arguments: describe_arguments(args), text }
     }
 

@@ -51,11 +51,14 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
+    /// Joins the flight of a key, or begins it. Waits until `deadline`, and calls `say` when it still does at `long`.
     pub(crate) fn join(
         state: &Arc<State>,
         key: &Key,
         generation: Generation,
         deadline: Option<Instant>,
+        long: Option<Instant>,
+        say: impl FnOnce(),
     ) -> Joined {
         let me = gettid();
         let flight = {
@@ -84,6 +87,7 @@ impl Flights {
         if flight.leader == me {
             return Joined::Own;
         }
+        let mut say = Some(say);
         let mut progress = lock(&flight.progress);
         loop {
             match &*progress {
@@ -91,16 +95,25 @@ impl Flights {
                 Progress::Ended => return Joined::Ended,
                 Progress::Flying => {}
             }
-            progress = match deadline {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Joined::TimedOut;
+            }
+            if long.is_some_and(|long| long <= now)
+                && let Some(say) = say.take()
+            {
+                drop(progress);
+                say();
+                progress = lock(&flight.progress);
+                continue;
+            }
+            let long = long.filter(|_| say.is_some());
+            progress = match [deadline, long].into_iter().flatten().min() {
                 None => flight.ended.wait(progress).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(deadline) => {
-                    let rest = deadline.saturating_duration_since(Instant::now());
-                    if rest.is_zero() {
-                        return Joined::TimedOut;
-                    }
+                Some(until) => {
                     flight
                         .ended
-                        .wait_timeout(progress, rest)
+                        .wait_timeout(progress, until - now)
                         .unwrap_or_else(|poisoned| poisoned.into_inner())
                         .0
                 }

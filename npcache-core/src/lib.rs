@@ -15,6 +15,7 @@ mod error;
 mod explain;
 mod flight;
 mod fork;
+mod holder;
 mod key;
 mod log;
 mod map;

@@ -22,6 +22,7 @@ use rustix::thread::futex;
 use crate::error::Unstored;
 use crate::flight::Flights;
 use crate::fork::{LockFile, PerProcess};
+use crate::holder::{self, Holder, Myself, Slots};
 use crate::key::Key;
 use crate::log::{Level, say_once};
 use crate::memory::Table;
@@ -43,6 +44,9 @@ const GENERATIONS_LEN: u64 = 8 * GENERATIONS as u64;
 
 /// Length of the state page; what is not used yet is for counters.
 const PAGE_LEN: usize = 64 << 10;
+
+/// Where in it the slots of those who compute are.
+const HOLDERS_AT: usize = 8192;
 
 /// The layout of [`Page`]; another's page is left alone.
 const PAGE_LAYOUT: u32 = 1;
@@ -70,6 +74,8 @@ pub(crate) struct State {
     /// When `locks` failed for want of something that may be had later.
     failed: Option<Instant>,
     page: Option<Page>,
+    /// This process, for those who wait for it.
+    me: Myself,
     pub(crate) flights: Flights,
     /// `None` where nothing is to be kept, or where no page tells of clears by other processes.
     pub(crate) memory: Option<Table>,
@@ -146,6 +152,7 @@ impl State {
             memory: (memory > 0 && page.is_some()).then(|| Table::new(memory)),
             verified: parking_lot::Mutex::default(),
             page,
+            me: Myself::new(),
             waits: Mutex::default(),
             has_waits: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -181,13 +188,16 @@ impl State {
     /// Tries to become the one process that computes `key`.
     pub(crate) fn try_lock(self: &Arc<Self>, key: &Key) -> TryLock {
         let Ok(locks) = &self.locks else { return TryLock::Unavailable };
-        let offset = KEYS_FROM + (key.first_word() >> 2);
+        let offset = lock_of(key);
         match locks.try_lock(offset, libc::F_WRLCK) {
             Ok(true) => {
                 let held = HeldLock { state: self.clone(), offset };
                 if locks.is_unlinked() {
                     self.retired.store(true, Ordering::Relaxed);
                     return TryLock::Retired;
+                }
+                if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+                    holder::claim(&page.shared().holders, offset, &self.me);
                 }
                 TryLock::Held(held)
             }
@@ -203,6 +213,11 @@ impl State {
                 TryLock::Unavailable
             }
         }
+    }
+
+    /// Who computes `key`, whose lock could not be had; `None` where that is not known.
+    pub(crate) fn holder(&self, key: &Key) -> Option<Holder> {
+        holder::find(&self.page.as_ref()?.shared().holders, lock_of(key))
     }
 
     /// The word to [`State::wait`] on; read before the lock is tried for the last time.
@@ -304,6 +319,11 @@ impl State {
     }
 }
 
+/// The byte of the lock file that stands for a key.
+fn lock_of(key: &Key) -> u64 {
+    KEYS_FROM + (key.first_word() >> 2)
+}
+
 /// What [`State::try_lock`] found.
 pub(crate) enum TryLock {
     Held(HeldLock),
@@ -323,10 +343,12 @@ pub(crate) struct HeldLock {
 impl Drop for HeldLock {
     fn drop(&mut self) {
         let Ok(locks) = &self.state.locks else { return };
+        let page = self.state.page.as_ref().filter(|page| page.writable && self.offset >= KEYS_FROM);
+        if let Some(page) = page {
+            holder::release(&page.shared().holders, self.offset, &self.state.me);
+        }
         locks.unlock(self.offset);
-        if self.offset >= KEYS_FROM
-            && let Some(page) = self.state.page.as_ref().filter(|page| page.writable)
-        {
+        if let Some(page) = page {
             page.wake_word().fetch_add(1, Ordering::Release);
             let _ = futex::wake(page.wake_word(), futex::Flags::empty(), i32::MAX as u32);
         }
@@ -460,12 +482,14 @@ struct Shared {
     _rest_of_line: [u32; 15],
     wake: Line<AtomicU32>,
     generations: [AtomicU64; GENERATIONS],
+    _to_holders: [u64; (HOLDERS_AT - 128) / 8 - GENERATIONS],
+    holders: Slots,
 }
 
 #[repr(C, align(64))]
 struct Line<T>(T);
 
-const _: () = assert!(size_of::<Shared>() <= PAGE_LEN);
+const _: () = assert!(std::mem::offset_of!(Shared, holders) == HOLDERS_AT && size_of::<Shared>() <= PAGE_LEN);
 
 impl Page {
     /// `None` where it cannot be had: then waiters poll and generations are read from the lock file.
