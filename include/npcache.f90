@@ -77,6 +77,7 @@ module npcache
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_FORKED = 8
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_IO = 9
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_CHEAP = 10
+    integer(c_int32_t), parameter :: NPCACHE_UNSTORED_DIFFERS = 12
     integer(c_int32_t), parameter :: NPCACHE_ERR_ARGUMENT = -1
     integer(c_int32_t), parameter :: NPCACHE_ERR_FUNCTION = -2
     integer(c_int32_t), parameter :: NPCACHE_ERR_NOT_COMMITTED = -3

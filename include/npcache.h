@@ -330,6 +330,11 @@ typedef void (*npcache_log_fn)(void *user_data, int32_t level, const char *messa
 #define NPCACHE_UNSTORED_CHEAP 10
 
 /**
+ * Not stored: the call was a hit, and by the option audit computed again; the stored result is another.
+ */
+#define NPCACHE_UNSTORED_DIFFERS 12
+
+/**
  * An argument is NULL, out of range, not UTF-8, or unknown; the message says which.
  */
 #define NPCACHE_ERR_ARGUMENT -1
@@ -446,7 +451,15 @@ npcache_options *npcache_options_new(void);
  * - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
  * - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask;
  * - `log`: where messages are written that npcache_set_log describes, `none` (default), `stderr` or the path of a file, to
- *   whose end they are added. Of the whole process, from when the cache is opened.
+ *   whose end they are added. Of the whole process, from when the cache is opened;
+ * - `audit`: which share of the hits is computed again and compared with what is stored, from 0 (default) to 1. A
+ *   difference is logged as an NPCACHE_LOG_ERROR; the call then returns what it computed, and npcache_buffer_stored is
+ *   NPCACHE_UNSTORED_DIFFERS. The stored result stays;
+ * - `audit_ulps`: by how many units in the last place floating-point numbers may then differ; 0 by default, not by a bit;
+ * - `trust`: `any` (default), or `owner`: a directory that another user but root owns or can write to is an error of
+ *   npcache_new, and an entry of one is computed again. umask=group excludes it;
+ * - `map`: whether stored results over 256 KiB are mapped or read: `auto` (default: read on network file systems, where another
+ *   machine can take a mapped file away, which kills who touches it), `always` or `never`.
  *
  * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *

@@ -15,6 +15,7 @@ import numpy as np
 
 COMPUTED, MEMORY, DISK, SHARED = 1, 2, 3, 4
 (NO_DIRECTORY, READ_ONLY_MODE, NOT_WRITABLE, DISK_FULL, REMOVED, CLEARED, FORKED, IO) = range(2, 10)
+DIFFERS = 12
 (ERR_ARGUMENT, ERR_FUNCTION, ERR_NOT_COMMITTED, ERR_IO, ERR_DIRECTORY, ERR_NOT_EMPTY) = range(-1, -7, -1)
 
 # What C has a type for, by numpy's name: NPCACHE_BOOL and its like. Other types are given by that name.

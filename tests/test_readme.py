@@ -44,7 +44,7 @@ def test_the_ctypes_example_runs_and_is_twenty_five_lines(tmp_path):
 def test_the_options_are_those_of_the_library():
     named = set(re.findall(r"^\| `(\w+)` \| `NPCACHE_\w+` \|", README, re.MULTILINE))
     source = (ROOT / "npcache-core" / "src" / "options.rs").read_text()
-    known = re.search(r"const NAMES: \[&str; \d+\] =\s*\[(.*?)\]", source).group(1)
+    known = re.search(r"const NAMES: \[&str; \d+\] =\s*\[(.*?)\]", source, re.DOTALL).group(1)
     assert named == set(re.findall(r'"(\w+)"', known))
 
 

@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::args::Canonical;
+use crate::audit;
 use crate::buffer::{Buffer, Origin};
 use crate::build_id::object_of;
 use crate::entry::{self, Parsed};
@@ -25,7 +27,7 @@ use crate::log::{Level, say_once};
 use crate::map::{Memory, statx_of};
 use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
-use crate::output::{Output, Place, Task};
+use crate::output::{Audited, Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
 use crate::store::{Directory, born, entry_path, function_directory, nanoseconds, path_of, retry};
 
@@ -114,8 +116,7 @@ impl Cache {
         }
         let root = match path {
             Some(path) if options.mode != Mode::Off => {
-                let directory =
-                    Arc::new(Directory::open(path, options.mode != Mode::ReadOnly, options.group)?);
+                let directory = Arc::new(Directory::open(path, &options)?);
                 let root = Root { directory, state: PerProcess::new() };
                 root.state(&options);
                 Some(root)
@@ -194,7 +195,7 @@ impl Cache {
     /// function.
     #[inline]
     pub fn recall(&self, name: &[u8], version: &[u8], args: &[u8]) -> Option<Buffer> {
-        if args.len() > MAX_ARGUMENTS {
+        if args.len() > MAX_ARGUMENTS || self.inner.options.audit > 0.0 {
             return None;
         }
         let args = Arguments::Bytes(args);
@@ -208,6 +209,15 @@ impl Cache {
         }
         let state = root.state(options);
         state.memory.as_ref()?.get(asked, |slot| state.generation(slot))
+    }
+
+    /// How many hits of this process were audited, by the option `audit`, and for how many of them the stored result was
+    /// not what was computed.
+    pub fn audits(&self) -> (u64, u64) {
+        self.inner.root.as_ref().map_or((0, 0), |root| {
+            let state = root.state(&self.inner.options);
+            (state.audited.load(Ordering::Relaxed), state.differing.load(Ordering::Relaxed))
+        })
     }
 
     /// Removes all entries. What was computed before this returns, or is being computed, here or in any other
@@ -435,9 +445,36 @@ impl Function {
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
+        let begun = self.find_or_begin(args, wait)?;
+        let options = &self.cache.inner.options;
+        match (begun, &self.cache.inner.root) {
+            (Begun::Hit(stored), Some(root)) if audit::is_due(options.audit) => {
+                let state = root.state(options).clone();
+                let task = Task {
+                    identity: self.known.identity.clone(),
+                    key: Key::new(&self.known.identity, args),
+                    args: args.clone(),
+                    place: Err(Unstored::Differs),
+                    seat: None,
+                    audited: Some(Audited { stored, state, ulps: options.audit_ulps }),
+                };
+                Ok(Begun::Todo(Output::new(task)))
+            }
+            (begun, _) => Ok(begun),
+        }
+    }
+
+    fn find_or_begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
         let todo = |key, place, seat| {
             let identity = self.known.identity.clone();
-            Ok(Begun::Todo(Output::new(Task { identity, key, args: args.clone(), place, seat })))
+            Ok(Begun::Todo(Output::new(Task {
+                identity,
+                key,
+                args: args.clone(),
+                place,
+                seat,
+                audited: None,
+            })))
         };
         let Some(root) = &self.cache.inner.root else {
             return todo(Key::new(&self.known.identity, args), Err(Unstored::NoDirectory), None);
@@ -741,7 +778,8 @@ impl Call<'_> {
         };
         let file = match state.directory.open_file(&path.as_c_str()[self.below_root()..], OFlags::RDONLY) {
             Ok(file) => file,
-            Err(Errno::NOENT) => return Found::Nothing,
+            // Removed, by this host or, with a handle gone stale, by another.
+            Err(Errno::NOENT | Errno::STALE) => return Found::Nothing,
             Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
                 return bad("it is a link, a socket or a device");
             }
@@ -753,12 +791,17 @@ impl Call<'_> {
             // A pipe with a writer has nothing to read; a directory is none to read.
             Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
             Err(Fault::Entry(why)) => bad(why),
+            Err(Fault::System(Errno::STALE)) => Found::Nothing,
             Err(Fault::System(e)) => unreadable(e),
         }
     }
 
     /// What an open entry holds.
     fn load(&self, state: &State, file: &OwnedFd) -> Result<Loaded, Fault> {
+        let directory = &self.root.directory;
+        if !directory.trusts_file(file)? {
+            return Err(Fault::Entry("it may be another user's making, which trust=owner excludes"));
+        }
         let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
         let start = loop {
             match rustix::io::read(file, &mut first[..]) {
@@ -782,7 +825,14 @@ impl Call<'_> {
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile || len <= start.len() {
             return Err(Fault::Entry(why));
         }
-        if len < MAP_FROM {
+        if len < MAP_FROM || !directory.maps {
+            if len >= MAP_FROM {
+                // Of a large file that is no entry, no more is read than its end.
+                let mut tail = [0; entry::TAIL];
+                let at = stat.stx_size - entry::TAIL as u64;
+                retry(|| rustix::io::pread(file, &mut tail, at))?;
+                entry::check_tail(&tail, stat.stx_size, &self.key).map_err(Fault::Entry)?;
+            }
             let mut memory = Memory::zeroed(len).map_err(out_of_memory)?;
             let (head, rest) = memory.as_mut_slice().split_at_mut(start.len());
             head.copy_from_slice(start);

@@ -239,7 +239,7 @@ impl Parsed {
 pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Parsed, &'static str> {
     let (tail, footer) = split_footer(bytes)?;
     if tail.get(48) != *key.as_bytes() {
-        return Err("it belongs to another key");
+        return Err(OF_ANOTHER_KEY);
     }
     let header_len = u32::from_le_bytes(tail.get(32)) as usize;
     let names_len = u32::from_le_bytes(tail.get(36)) as usize;
@@ -292,10 +292,29 @@ pub(crate) fn metadata(bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 pub(crate) const DAMAGED: &str = "it is damaged";
+const OF_ANOTHER_KEY: &str = "it belongs to another key";
 
 /// The tail, and the whole footer record, both with their checksums verified.
 fn split_footer(bytes: &[u8]) -> Result<(Tail<'_>, &[u8]), &'static str> {
-    let tail = Tail(bytes.last_chunk().ok_or("it is too short")?);
+    let tail = whole_tail(bytes.last_chunk().ok_or("it is too short")?, bytes.len() as u64)?;
+    let footer_at = u64::from_le_bytes(tail.get(24));
+    let header_len = u32::from_le_bytes(tail.get(32));
+    let footer = &bytes[footer_at as usize..];
+    let body = &footer[header_len as usize..footer.len() - TAIL];
+    if chain(0, body) != u64::from_le_bytes(tail.get(128)) {
+        return Err(DAMAGED);
+    }
+    Ok((tail, footer))
+}
+
+/// Checks the end of a file of `len` bytes, before the rest is read: whether it is the end of a whole entry of this key.
+pub(crate) fn check_tail(tail: &[u8; TAIL], len: u64, key: &Key) -> Result<(), &'static str> {
+    let belongs = whole_tail(tail, len)?.get(48) == *key.as_bytes();
+    if belongs { Ok(()) } else { Err(OF_ANOTHER_KEY) }
+}
+
+fn whole_tail(bytes: &[u8; TAIL], len: u64) -> Result<Tail<'_>, &'static str> {
+    let tail = Tail(bytes);
     if tail.get(0) != *MAGIC {
         return Err("it does not end as an entry does");
     }
@@ -309,17 +328,10 @@ fn split_footer(bytes: &[u8]) -> Result<(Tail<'_>, &[u8]), &'static str> {
     let metadata_len = u64::from_le_bytes(tail.get(40));
     let (header_len, names_len) = (u32::from_le_bytes(tail.get(32)), u32::from_le_bytes(tail.get(36)));
     let footer_len = (TAIL as u64 + header_len as u64 + names_len as u64).checked_add(metadata_len);
-    if file_len != bytes.len() as u64
-        || footer_len.and_then(|len| file_len.checked_sub(len)) != Some(footer_at)
-    {
+    if file_len != len || footer_len.and_then(|len| file_len.checked_sub(len)) != Some(footer_at) {
         return Err("its length is not what was written");
     }
-    let footer = &bytes[footer_at as usize..];
-    let body = &footer[header_len as usize..footer.len() - TAIL];
-    if chain(0, body) != u64::from_le_bytes(tail.get(128)) {
-        return Err(DAMAGED);
-    }
-    Ok((tail, footer))
+    Ok(tail)
 }
 
 struct Tail<'a>(&'a [u8; TAIL]);

@@ -129,4 +129,7 @@ pub enum Unstored {
     /// It took less than the option `min_compute_ms`: it is kept in memory only.
     #[error("too cheap to be worth it")]
     Cheap,
+    /// The call was a hit that was audited, and the stored result is another than was computed.
+    #[error("an audited hit, whose stored result is another")]
+    Differs,
 }

@@ -4,6 +4,7 @@
 compile_error!("npcache runs on 64-bit little-endian Linux");
 
 mod args;
+mod audit;
 mod buffer;
 mod build_id;
 mod cache;
@@ -37,7 +38,7 @@ pub use error::{Error, Result, Unstored};
 pub use key::{Identity, Key};
 pub use log::{Level, Listener, Log, set_log};
 pub use npy::MAX_NDIM;
-pub use options::{Mode, Options, Sharing, Verify};
+pub use options::{Map, Mode, Options, Sharing, Trust, Verify};
 pub use output::Output;
 
 /// The README's example in Rust, run as a test.

@@ -47,6 +47,30 @@ pub enum Verify {
     Never,
 }
 
+/// Whose directories and entries are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Whoever may write to the directory.
+    #[default]
+    Any,
+    /// The user's own and root's that nobody else can write to: a directory that is not so is an error when it is opened,
+    /// an entry is computed again and replaced.
+    Owner,
+}
+
+/// Whether entries over 256 KiB are mapped, which costs no memory of one's own, or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Map {
+    /// Mapped where the file system is this machine's alone. On another, a file that another machine removes or replaces can
+    /// be gone under a map of it, and whoever touches that is killed.
+    #[default]
+    Auto,
+    /// Mapped everywhere.
+    Always,
+    /// Read everywhere.
+    Never,
+}
+
 /// How to open a [`Cache`]. Each option is overridden for a run by the environment variable of its name in capitals
 /// after `NPCACHE_`.
 ///
@@ -74,6 +98,10 @@ pub struct Options {
     pub(crate) group: bool,
     /// Unless it is left as another cache or nobody has set it.
     pub(crate) log: Option<Log>,
+    pub(crate) audit: f64,
+    pub(crate) audit_ulps: u64,
+    pub(crate) trust: Trust,
+    pub(crate) map: Map,
 }
 
 impl Default for Options {
@@ -87,13 +115,29 @@ impl Default for Options {
             min_compute: Duration::ZERO,
             group: false,
             log: None,
+            audit: 0.0,
+            audit_ulps: 0,
+            trust: Trust::default(),
+            map: Map::default(),
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 8] =
-    ["mode", "lock_timeout", "flight", "verify", "memory_bytes", "min_compute_ms", "umask", "log"];
+const NAMES: [&str; 12] = [
+    "mode",
+    "lock_timeout",
+    "flight",
+    "verify",
+    "memory_bytes",
+    "min_compute_ms",
+    "umask",
+    "log",
+    "audit",
+    "audit_ulps",
+    "trust",
+    "map",
+];
 
 impl Options {
     /// The defaults: read and write, wait up to 600 s for another caller, in all processes, verify as needed, keep an
@@ -153,6 +197,39 @@ impl Options {
         self
     }
 
+    /// `audit=SHARE`: so many of the hits, from 0 for none to 1 for all, are computed again and compared with what is stored.
+    /// A difference is said, as an error, by the log; the call then returns what it computed, with
+    /// [`Unstored::Differs`](crate::Unstored::Differs). The stored result stays. While it is over 0, hits in memory cost
+    /// what looking for them takes, and the audited ones what computing takes.
+    ///
+    /// # Panics
+    ///
+    /// Where `share` is not between 0 and 1.
+    pub fn audit(mut self, share: f64) -> Options {
+        assert!((0.0..=1.0).contains(&share), "a share is between 0 and 1, not {share}");
+        self.audit = share;
+        self
+    }
+
+    /// `audit_ulps=N`: by how many units in the last place floating-point numbers may differ before an audit says so; 0,
+    /// the default, is not by a bit.
+    pub fn audit_ulps(mut self, ulps: u64) -> Options {
+        self.audit_ulps = ulps;
+        self
+    }
+
+    /// `trust=any|owner`.
+    pub fn trust(mut self, trust: Trust) -> Options {
+        self.trust = trust;
+        self
+    }
+
+    /// `map=auto|always|never`.
+    pub fn map(mut self, map: Map) -> Options {
+        self.map = map;
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -185,6 +262,26 @@ impl Options {
                 ));
             }
             "log" => self.log = Some(Log::parse(value)),
+            "audit" => {
+                let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+                self.audit = share.ok_or_else(|| {
+                    let value = value.escape_debug();
+                    Error::Argument(format!("audit=`{value}` is no share of the hits, such as 0, 0.01 or 1"))
+                })?;
+            }
+            "audit_ulps" => {
+                self.audit_ulps = value.parse().map_err(|_| {
+                    let value = value.escape_debug();
+                    Error::Argument(format!("audit_ulps=`{value}` is no number of units, such as 0 or 4"))
+                })?;
+            }
+            "trust" => {
+                self.trust = choose(name, value, &[("any", Trust::Any), ("owner", Trust::Owner)])?;
+            }
+            "map" => {
+                let known = [("auto", Map::Auto), ("always", Map::Always), ("never", Map::Never)];
+                self.map = choose(name, value, &known)?;
+            }
             "min_compute_ms" => self.min_compute = seconds(name, value)? / 1000,
             _ => {
                 return Err(Error::Argument(format!(
@@ -278,6 +375,12 @@ mod tests {
         for value in ["", "-1", "NaN", "inf", "1e300", "ten"] {
             assert!(message("lock_timeout", value).contains("no time"), "{value}");
         }
+        for value in ["", "-0.1", "1.1", "NaN", "half"] {
+            assert!(message("audit", value).contains("0.01"), "{value}");
+        }
+        assert!(message("audit_ulps", "-1").contains("such as 0 or 4"));
+        assert!(message("trust", "me").contains("any, owner"));
+        assert!(message("map", "").contains("auto, always, never"));
         for value in ["", "-1", "G", "1 G", "1e30"] {
             assert!(message("memory_bytes", value).contains("64M"), "{value}");
         }

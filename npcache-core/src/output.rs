@@ -3,18 +3,21 @@
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
 use ndarray_npy::{ViewMutElement, WritableElement};
 
 use crate::args::{ArrayBytes, Canonical, element_descr};
+use crate::audit;
 use crate::buffer::{Buffer, Origin};
 use crate::cache::remember;
 use crate::cbor;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
+use crate::explain::describe_call;
 use crate::flight::Seat;
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
@@ -59,6 +62,15 @@ pub(crate) struct Task {
     pub(crate) place: Result<Place, Unstored>,
     /// The flight that this caller leads, if it shares its work.
     pub(crate) seat: Option<Seat>,
+    /// What is stored already, where the call is a hit that is audited.
+    pub(crate) audited: Option<Audited>,
+}
+
+/// A hit that is audited.
+pub(crate) struct Audited {
+    pub(crate) stored: Buffer,
+    pub(crate) state: Arc<State>,
+    pub(crate) ulps: u64,
 }
 
 /// Where a result is stored.
@@ -315,9 +327,12 @@ impl Output {
         }
         let took = self.started.elapsed();
         let stored = self.publish(took);
-        let Output { task: Task { identity, key, args, seat, place }, arrays, blocks, .. } = self;
+        let Output { task: Task { identity, key, args, seat, place, audited }, arrays, blocks, .. } = self;
         let path = place.as_ref().ok().filter(|_| stored.is_ok()).map(|place| place.path.clone());
         let buffer = Buffer::computed(arrays, blocks, path, stored, took.as_secs_f64());
+        if let Some(audited) = audited {
+            return Ok(audited.outcome(&identity, &args, &key, buffer));
+        }
         // Of an older generation, or of another process, nothing is remembered; the rest is, stored or not.
         if let Ok(place) = &place
             && !matches!(stored, Err(Unstored::Cleared | Unstored::Forked))
@@ -408,6 +423,26 @@ impl Output {
         }
         self.committed = false;
         e
+    }
+}
+
+impl Audited {
+    /// The stored result where the computed one is the same, so that an audit that finds nothing changes nothing. Else the
+    /// computed one: what the function returns now is what its caller would have without a cache.
+    fn outcome(self, identity: &Identity, args: &Canonical, key: &Key, computed: Buffer) -> Buffer {
+        let Audited { stored, state, ulps } = self;
+        state.audited.fetch_add(1, Ordering::Relaxed);
+        let Some(difference) = audit::difference(&stored, &computed, ulps) else { return stored };
+        state.differing.fetch_add(1, Ordering::Relaxed);
+        let directory = state.directory.path();
+        say_once(Level::Error, directory, &format!("audit {key}"), || {
+            let entry = stored.path().unwrap_or(directory).display();
+            format!(
+                "{entry}: {} was computed again for an audit: {difference}",
+                describe_call(identity, args)
+            )
+        });
+        computed
     }
 }
 

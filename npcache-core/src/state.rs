@@ -85,6 +85,9 @@ pub(crate) struct State {
     waits: Mutex<HashMap<Key, (Instant, Instant)>>,
     /// Whether there are any: every hit on disk asks.
     has_waits: AtomicBool,
+    /// Hits of this process that were computed again, and of these the ones whose stored result was another.
+    pub(crate) audited: AtomicU64,
+    pub(crate) differing: AtomicU64,
     /// The lock file is gone from the directory; new calls go to a new State.
     retired: AtomicBool,
 }
@@ -97,8 +100,11 @@ impl State {
         registry.retain(|state| state.strong_count() > 0);
         let identity = directory.identity();
         let known = registry.iter().filter_map(Weak::upgrade).find(|state| {
-            // One opened to read does not have what a writer needs.
-            state.is_current() && state.identity == identity && (state.locks.is_ok() || !writable)
+            // One opened to read does not have what a writer needs, and one that trusts all has what others planted.
+            state.is_current()
+                && state.identity == identity
+                && (state.locks.is_ok() || !writable)
+                && state.directory.trusts_owner() == directory.trusts_owner()
         });
         let state = known.unwrap_or_else(|| {
             let state = Arc::new(State::open(directory, writable, memory));
@@ -155,6 +161,8 @@ impl State {
             me: Myself::new(),
             waits: Mutex::default(),
             has_waits: AtomicBool::new(false),
+            audited: AtomicU64::new(0),
+            differing: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         }
     }

@@ -12,10 +12,11 @@
 //! over. The root is held as a descriptor and everything below is reached from it, following no link at
 //! the last step.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,15 +24,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{
     AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp,
     Timespec, Timestamps, chmodat, fchmod, flock, fstat, futimens, linkat, mkdirat, openat, openat2,
-    renameat, renameat_with, unlinkat,
+    renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Uid, geteuid, getrlimit};
 
 use crate::entry::{FORMAT, Origin};
 use crate::error::{Error, Result, Unstored};
 use crate::key::Key;
 use crate::map::statx_of;
+use crate::options::{self, Map, Options, Trust};
 
 /// The names at the root that are not functions.
 const FORMAT_FILE: &CStr = c".npcache-format";
@@ -46,6 +48,8 @@ pub(crate) const STATE_PREFIX: &str = "state-";
 /// Entries are read-only for everybody, so that an accident with a mapped one takes intent.
 const ENTRY_MODE: Mode = Mode::from_raw_mode(0o444);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+/// Where nobody else is trusted.
+const OWNER_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 /// With the bit that gives new files the directory's group.
 const GROUP_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o2775);
 
@@ -64,16 +68,31 @@ pub(crate) struct Directory {
     prefix: Vec<u8>,
     /// Whether what is made is for the whole group, whatever the umask.
     group: bool,
+    /// The user who opened it, if nobody else is trusted but root.
+    trusted: Option<Uid>,
+    /// Whether it is on a file system of this machine alone.
+    local: bool,
+    /// Whether large entries are mapped, or read.
+    pub(crate) maps: bool,
 }
 
 impl Directory {
-    /// Opens `path`, and makes it a cache if it is not one and `create` allows it. With `group`, what is made in it can be
-    /// read, and directories and administrative files written, by the whole group.
-    pub(crate) fn open(path: &Path, create: bool, group: bool) -> Result<Directory> {
+    /// Opens `path`, and makes it a cache if it is not one and the options allow it.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Directory> {
+        let create = options.mode != options::Mode::ReadOnly;
+        let trusted = (options.trust == Trust::Owner).then(geteuid);
+        if trusted.is_some() && options.group {
+            let message = "trust=owner and umask=group exclude each other: the group could plant results";
+            return Err(Error::Argument(message.to_owned()));
+        }
         match std::fs::metadata(path) {
             Ok(found) if !found.is_dir() => return Err(unusable(path, "is a file; a cache is a directory")),
             Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
-                std::fs::create_dir_all(path)
+                let mode = if trusted.is_some() { OWNER_DIRECTORY_MODE } else { DIRECTORY_MODE };
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(mode.as_raw_mode())
+                    .create(path)
                     .map_err(|e| Error::io("create the cache directory", path, e))?;
             }
             _ => {}
@@ -84,9 +103,73 @@ impl Directory {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
         let mut prefix = path.as_os_str().as_bytes().to_vec();
         prefix.push(b'/');
-        let directory = Directory { root, path, prefix, group };
+        let local = is_local(&root);
+        let maps = match options.map {
+            Map::Auto => local,
+            Map::Always => true,
+            Map::Never => false,
+        };
+        let directory = Directory { root, path, prefix, group: options.group, trusted, local, maps };
+        if trusted.is_some() {
+            directory.check_owners()?;
+        }
         directory.check_format(create)?;
         Ok(directory)
+    }
+
+    /// Whether a file or directory is one that no other user but root can have made or changed, or `trust=owner` was not
+    /// asked for.
+    pub(crate) fn trusts(&self, owner: Uid, mode: Mode) -> bool {
+        let Some(trusted) = self.trusted else { return true };
+        // This process may have changed its user since.
+        let ours = owner == trusted || owner.is_root() || owner == geteuid();
+        ours && !mode.intersects(Mode::WGRP | Mode::WOTH)
+    }
+
+    /// Whether `trust=owner` was asked for.
+    pub(crate) fn trusts_owner(&self) -> bool {
+        self.trusted.is_some()
+    }
+
+    /// Whether an open file is trusted: one system call, where `trust=owner` was asked for.
+    pub(crate) fn trusts_file(&self, file: &OwnedFd) -> rustix::io::Result<bool> {
+        if self.trusted.is_none() {
+            return Ok(true);
+        }
+        let stat = fstat(file)?;
+        Ok(self.trusts(Uid::from_raw(stat.st_uid), Mode::from_raw_mode(stat.st_mode)))
+    }
+
+    /// An error where somebody else could have written the root or what is administrative. Below a root that nobody else
+    /// can write to, that holds until its owner changes it. Entries are looked at when they are opened.
+    fn check_owners(&self) -> Result<()> {
+        let mut names = vec![c".".to_owned(), FORMAT_FILE.to_owned(), ADMIN.to_owned()];
+        if let Ok(admin) = self.open_directory(&self.root, ADMIN) {
+            let inside = entries(&admin).map(|name| [ADMIN.to_bytes(), name.to_bytes()].join(&b'/'));
+            names.extend(inside.map(|name| CString::new(name).expect("made of names")));
+        }
+        for name in names {
+            let stat = match statat(&self.root, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(|e| Error::io("look at what is in", &self.path, e))?,
+            };
+            let mode = Mode::from_raw_mode(stat.st_mode);
+            if !self.trusts(Uid::from_raw(stat.st_uid), mode) {
+                let path = match name.to_bytes() {
+                    b"." => self.path.clone(),
+                    below => self.path.join(OsStr::from_bytes(below)),
+                };
+                let reason = format!(
+                    "belongs to user {} and has mode {:o}; with trust=owner it is used only if it belongs to user {} or \
+                     root, and its group and others cannot write it (chmod go-w)",
+                    stat.st_uid,
+                    stat.st_mode & 0o7777,
+                    geteuid().as_raw(),
+                );
+                return Err(Error::Directory { path, reason });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -103,29 +186,9 @@ impl Directory {
         fstat(&self.root).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
     }
 
-    /// Whether all processes that can write here share this kernel, so that a page mapped by two of them is one. Where
-    /// that is not known, it is not assumed.
+    /// Whether all processes that can write here share this kernel, so that a page mapped by two of them is one.
     pub(crate) fn is_local(&self) -> bool {
-        // From linux/magic.h and the file systems' own sources: NFS, SMB, SMB2, CIFS, FUSE, 9p, Ceph, AFS, Coda, Lustre,
-        // GPFS, BeeGFS, PanFS, OCFS2, GFS2.
-        const SHARED: [u32; 15] = [
-            0x6969,
-            0x517b,
-            0xfe53_4d42,
-            0xff53_4d42,
-            0x6573_5546,
-            0x0102_1997,
-            0x00c3_6400,
-            0x5346_414f,
-            0x7375_7245,
-            0x0bd0_0bd0,
-            0x4750_4653,
-            0x1983_0326,
-            0xaad7_aaea,
-            0x7461_636f,
-            0x0116_1970,
-        ];
-        rustix::fs::fstatfs(&self.root).is_ok_and(|found| !SHARED.contains(&(found.f_type as u32)))
+        self.local
     }
 
     fn check_format(&self, create: bool) -> Result<()> {
@@ -190,7 +253,8 @@ impl Directory {
 
     fn open_below(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+        let created = if self.trusted.is_some() { 0o644 } else { 0o666 };
+        let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(created) } else { Mode::empty() };
         if !WITHOUT_OPENAT2.load(Ordering::Relaxed) {
             // Not BENEATH, which takes 40 ns: no name here starts with a slash or has two dots.
             let resolve = ResolveFlags::NO_SYMLINKS;
@@ -240,7 +304,8 @@ impl Directory {
 
     /// Makes a directory whose parent is there, if it is not.
     fn make_directory<P: rustix::path::Arg + Copy>(&self, name: P) -> rustix::io::Result<()> {
-        match mkdirat(&self.root, name, DIRECTORY_MODE) {
+        let mode = if self.trusted.is_some() { OWNER_DIRECTORY_MODE } else { DIRECTORY_MODE };
+        match mkdirat(&self.root, name, mode) {
             Ok(()) if self.group => chmodat(&self.root, name, GROUP_DIRECTORY_MODE, AtFlags::empty()),
             Err(Errno::EXIST) => Ok(()),
             other => other,
@@ -736,6 +801,39 @@ impl From<Errno> for Unstored {
             _ => Unstored::Io,
         }
     }
+}
+
+/// Whether a directory is on a file system of this machine alone. Where that is not known, it is not assumed.
+fn is_local(directory: &OwnedFd) -> bool {
+    // From linux/magic.h, the list in GNU coreutils' stat.c and the file systems' own sources: NFS, SMB, SMB2, CIFS,
+    // FUSE, 9p, Ceph, AFS in OpenAFS and in the kernel, Coda, Lustre, GPFS, BeeGFS, PanFS, OCFS2, GFS2, ACFS, OrangeFS,
+    // Ibrix, StorNext, and those of VirtualBox, VMware and Parallels.
+    const SHARED: [u32; 23] = [
+        0x6969,
+        0x517b,
+        0xfe53_4d42,
+        0xff53_4d42,
+        0x6573_5546,
+        0x0102_1997,
+        0x00c3_6400,
+        0x5346_414f,
+        0x6b41_4653,
+        0x7375_7245,
+        0x0bd0_0bd0,
+        0x4750_4653,
+        0x1983_0326,
+        0xaad7_aaea,
+        0x7461_636f,
+        0x0116_1970,
+        0x6163_6673,
+        0x2003_0528,
+        0x0131_11a8,
+        0xbeef_dead,
+        0x786f_4256,
+        0xbacb_acbc,
+        0x7c7c_6673,
+    ];
+    rustix::fs::fstatfs(directory).is_ok_and(|found| !SHARED.contains(&(found.f_type as u32)))
 }
 
 fn unusable(path: &Path, why: &str) -> Error {

@@ -29,6 +29,8 @@ pub const NPCACHE_UNSTORED_FORKED: npcache_status = 8;
 pub const NPCACHE_UNSTORED_IO: npcache_status = 9;
 /// Not stored, but kept in memory: computing it took less than the option min_compute_ms.
 pub const NPCACHE_UNSTORED_CHEAP: npcache_status = 10;
+/// Not stored: the call was a hit, and by the option audit computed again; the stored result is another.
+pub const NPCACHE_UNSTORED_DIFFERS: npcache_status = 12;
 
 /// An argument is NULL, out of range, not UTF-8, or unknown; the message says which.
 pub const NPCACHE_ERR_ARGUMENT: npcache_status = -1;
@@ -76,6 +78,7 @@ pub(crate) fn status_of_unstored(why: Unstored) -> npcache_status {
         Unstored::Cleared => NPCACHE_UNSTORED_CLEARED,
         Unstored::Forked => NPCACHE_UNSTORED_FORKED,
         Unstored::Cheap => NPCACHE_UNSTORED_CHEAP,
+        Unstored::Differs => NPCACHE_UNSTORED_DIFFERS,
         _ => NPCACHE_UNSTORED_IO,
     }
 }
@@ -95,6 +98,7 @@ pub extern "C" fn npcache_status_string(status: npcache_status) -> *const c_char
         NPCACHE_UNSTORED_FORKED => c"not stored: begun before a fork",
         NPCACHE_UNSTORED_IO => c"not stored: input/output error",
         NPCACHE_UNSTORED_CHEAP => c"not stored: too cheap to be worth it",
+        NPCACHE_UNSTORED_DIFFERS => c"not stored: an audited hit, whose stored result is another",
         NPCACHE_ERR_ARGUMENT => c"invalid argument",
         NPCACHE_ERR_FUNCTION => c"the function failed",
         NPCACHE_ERR_NOT_COMMITTED => c"the function did not commit its result",
