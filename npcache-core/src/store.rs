@@ -242,7 +242,7 @@ impl Directory {
     fn read_small(&self, name: &CStr) -> rustix::io::Result<String> {
         let file = self.open_file(name, OFlags::RDONLY)?;
         let mut bytes = [0; 64];
-        let n = rustix::io::read(&file, &mut bytes)?;
+        let n = retry(|| rustix::io::read(&file, &mut bytes))?;
         Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
     }
 

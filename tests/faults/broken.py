@@ -85,7 +85,7 @@ PROTECTIONS = [
     ),
     (
         "generation of what is in memory",
-        [("memory.rs", "if result.generation.agrees(&now(result.slot)) {", "if true {")],
+        [("memory.rs", "self.generation.agrees(&now(self.slot))", "true || self.generation.agrees(&now(self.slot))")],
         "test_processes.py::test_no_result_outlives_a_clear_however_they_race",
     ),
     (
