@@ -97,9 +97,9 @@ impl Directory {
             }
             _ => {}
         }
-        let root =
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| Error::io("open the cache directory", path, e))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = retry(|| rustix::fs::open(path, flags, Mode::empty()))
+            .map_err(|e| Error::io("open the cache directory", path, e))?;
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
         let mut prefix = path.as_os_str().as_bytes().to_vec();
         prefix.push(b'/');

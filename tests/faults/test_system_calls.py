@@ -98,7 +98,8 @@ def fail(program, template, path, place, error):
     inject = ["-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}"]
     said = run(program, path, "strace", "-qq", "-o", "/dev/null", *inject)
     (_, status), *calls = said
-    assert status == "0" or not (opened or error == "EINTR"), said
+    # An error of npcache_new is one of its statuses, but for what a signal may do at any time.
+    assert status == "0" or not (opened or (error == "EINTR" and name in ("open", "openat", "openat2", "read"))), said
     allowed = {"0"}
     if name == "mmap":  # then there is no memory for the result either
         allowed |= {str(driver.ERR_FUNCTION), "-9"}
