@@ -9,6 +9,7 @@ it is. A change whose text is no longer in the source is an error: bring it up t
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -195,6 +196,8 @@ def passes(test):
     command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"]
     ran = subprocess.run(command, cwd=COPY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = ran.stdout.splitlines()
+    if ran.returncode < 0:
+        return False, f"it ended by {signal.Signals(-ran.returncode).name}"
     # 1: tests failed. Everything else says nothing about the library.
     if ran.returncode not in (0, 1) or "skipped" in lines[-1]:
         raise SystemExit(f"{test} was not run:\n{ran.stdout}")
