@@ -1,13 +1,15 @@
 """`make bench`: npcache beside its floors and its peers, in one run.
 
-    python3 benches/run.py [--smoke] [--only TEXT]
+    python3 benches/run.py [--smoke] [--parts PART ...] [--results]
 
-Builds what it needs in target/, measures, prints a table, and writes target/bench.json and target/bench.svg. A row is a
-pair, ours ÷ other, measured in rounds: a block of calls of the one, a block of the other, in alternating order. Of each
-round comes one ratio, and what is reported is the median of those; of the times, their medians. Every native row is
-measured in several processes, since one may be lucky with where its memory lies.
+Builds what it needs in target/, measures, prints a table, and writes target/bench.json and target/bench.svg after every
+part. A row is a pair, ours ÷ other, measured in rounds: a block of calls of the one, a block of the other, in alternating
+order. Of each round comes one ratio, and what is reported is the median of those; of the times, their medians. Every
+native row is measured in several processes, since one may be lucky with where its memory lies.
 
-`--smoke` runs every row, on less, once: it proves that the harness runs. Nothing is judged by its numbers.
+`--parts` measures some parts and keeps what target/bench.json has of the others. `--results` writes the table into
+benches/RESULTS.md, measuring nothing. `--smoke` runs every row, on less, once: it proves that the harness runs. Nothing is
+judged by its numbers.
 """
 
 import argparse
@@ -39,6 +41,15 @@ BARS = {
     "100 MiB argument ÷ sha2 of it by": 1.15,
     "hit at 1000000 entries: our quotient ÷ that at 1000": 1.1,
     "miss at 1000000 entries: our quotient ÷ that at 1000": 1.1,
+}
+PARTS = ["memory", "disk", "peers", "fresh", "python", "growth"]
+TITLES = {
+    "memory": "Hits in memory, through the C ABI",
+    "disk": "Hits from disk and misses, beside bare system calls",
+    "peers": "Beside other stores, in one process",
+    "fresh": "First hits of processes",
+    "python": "Python",
+    "growth": "Large directories",
 }
 PEERS = ["LMDB", "cacache", "foyer", "joblib", "diskcache", "cachier", "numpy", "C++ map"]
 NEW_IN_NS = 1e6
@@ -85,10 +96,6 @@ class Rows:
             if line.startswith("{"):
                 row = json.loads(line)
                 self.add(row["name"], row["unit"], row["ours"], row["other"])
-
-    def ratio(self, name):
-        row = self.rows[name]
-        return statistics.median(ours / other for ours, other in zip(row["ours"], row["other"]))
 
     def table(self):
         table = []
@@ -140,65 +147,64 @@ def show(time_ns, unit):
     return f"{time_ns:.3g} ns"
 
 
-def print_table(table):
-    width = max(len(row["name"]) for row in table)
-    print(f"{'ours ÷ other':{width}}  {'ours':>9}  {'other':>9}  {'ratio':>7}  {'quartiles':>15}  {'n':>4}  bar")
+def table_lines(table):
+    width = max((len(row["name"]) for row in table), default=0)
+    yield f"{'ours ÷ other':{width}}  {'ours':>9}  {'other':>9}  {'ratio':>7}  {'quartiles':>15}  {'n':>4}  bar"
     for row in table:
         low, high = row["quartiles"]
         verdict = f"{row['bar']}  {'met' if row['met'] else 'NOT MET'}" if "bar" in row else ""
-        print(
+        line = (
             f"{row['name']:{width}}  {show(row['ours'], row['unit']):>9}  {show(row['other'], row['unit']):>9}  "
             f"{row['ratio']:7.3f}  {low:7.3f} {high:7.3f}  {row['repetitions']:>4}  {verdict}"
         )
+        yield line.rstrip()
 
 
-def measure(rows, smoke, only):
-    """`only`: parts to measure, of native, memory, fresh, python, growth."""
+def measure(part, rows, smoke):
     bench, memory = TARGET / "benches/release/npcache-bench", TARGET / "benches/memory"
-    python = TARGET / "venv-bench/bin/python"
-    peers = [python, ROOT / "benches/peers.py"]
+    peers = [TARGET / "venv-bench/bin/python", ROOT / "benches/peers.py"]
     passes, rounds = (1, 2) if smoke else (3, 11)
     large = (8 if smoke else 100) << 20
-
-    for turn in range(passes):
-        if "memory" in only:
-            shutil.rmtree(WORK, ignore_errors=True)
-            rows.add_lines(output([memory, WORK / "memory", rounds, 2_000 if smoke else 100_000]))
-        if "native" in only:
-            shutil.rmtree(WORK, ignore_errors=True)
-            WORK.mkdir(parents=True)
-            rows.add_lines(output([bench, "rows", WORK, rounds, *(["--smoke"] if smoke else [])]))
-        say(f"native rows, {turn + 1} of {passes}")
-
-    if "fresh" in only:
-        for size in [1 << 10, 1 << 20, large]:
-            label = f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB"
-            native = [(store, [bench]) for store in ["lmdb", "cacache", "foyer"]]
-            hosts = [(store, peers) for store in ["joblib", "diskcache", "cachier", "numpy.load mapped"]]
-            for store, program in native + hosts:
-                shutil.rmtree(WORK, ignore_errors=True)
-                WORK.mkdir(parents=True)
-                sides = [("ours", "npcache"), ("other", store)]
-                times = {"ours": [], "other": []}
-                for _, name in sides:
-                    output([*program, "prepare", name, WORK / name, size])
-                repetitions = 1 if smoke else 15 if program[0] == bench else 5
-                for turn in range(repetitions):
-                    for side, name in sides if turn % 2 else sides[::-1]:
-                        times[side].append(float(output([*program, "fresh", name, WORK / name, size])))
-                language = "" if program[0] == bench else "Python, "
-                shown = {"lmdb": "LMDB"}.get(store, store)
-                rows.add(f"{language}first hit of a process, opening included, {label} ÷ {shown}", "ns", **times)
-        say("first hits of processes")
-
-    if "python" in only:
-        shutil.rmtree(WORK, ignore_errors=True)
-        WORK.mkdir(parents=True)
+    empty_work()
+    if part == "memory":
+        for turn in range(passes):
+            rows.add_lines(output([memory, WORK / str(turn), rounds, 2_000 if smoke else 100_000]))
+    elif part in ("disk", "peers"):
+        for _ in range(passes):
+            rows.add_lines(output([bench, part, WORK, rounds, *(["--smoke"] if smoke else [])]))
+            empty_work()
+    elif part == "fresh":
+        first_hits(rows, bench, peers, [1 << 10, 1 << 20, large], smoke)
+    elif part == "python":
         rows.add_lines(output([*peers, "rows", WORK / "python", 2 if smoke else 11, large]))
-        say("Python")
-
-    if "growth" in only:
+    elif part == "growth":
         grow(rows, bench, [100, 1000] if smoke else [1_000, 100_000, 1_000_000], 2 if smoke else 31)
+
+
+def first_hits(rows, bench, peers, sizes, smoke):
+    """Opening and the first hit, in a process each."""
+    native = [(store, [bench]) for store in ["lmdb", "cacache", "foyer"]]
+    hosts = [(store, peers) for store in ["joblib", "diskcache", "cachier", "numpy.load mapped"]]
+    for size in sizes:
+        label = f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB"
+        for store, program in native + hosts:
+            empty_work()
+            sides = [("ours", "npcache"), ("other", store)]
+            times = {"ours": [], "other": []}
+            for _, name in sides:
+                output([*program, "prepare", name, WORK / name, size])
+            repetitions = 1 if smoke else 15 if program[0] == bench else 5
+            for turn in range(repetitions):
+                for side, name in sides if turn % 2 else sides[::-1]:
+                    times[side].append(float(output([*program, "fresh", name, WORK / name, size])))
+            language = "" if program[0] == bench else "Python, "
+            shown = {"lmdb": "LMDB"}.get(store, store)
+            rows.add(f"{language}first hit of a process, opening included, {label} ÷ {shown}", "ns", **times)
+
+
+def empty_work():
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
 
 
 def remove_work():
@@ -212,8 +218,6 @@ def remove_work():
 
 
 def grow(rows, bench, counts, rounds):
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
     disk = os.statvfs(WORK)
     if disk.f_favail and disk.f_favail < 1.2 * sum(counts) or disk.f_bavail * disk.f_frsize < 6_000 * sum(counts):
         sys.exit(f"bench: {WORK} needs {sum(counts)} inodes and {sum(counts) * 6000 >> 20} MiB")
@@ -234,7 +238,6 @@ def grow(rows, bench, counts, rounds):
             large = rows.rows[f"{what} at {count} entries ÷ bare"]
             quotients = [ours / other for ours, other in zip(large["ours"], large["other"])]
             rows.add(f"{what} at {count} entries: our quotient ÷ that at {first}", "times", quotients, base)
-    say("growth")
 
 
 START = time.monotonic()
@@ -293,39 +296,44 @@ def growth_panel(table, left, top, width, height, what):
 
 
 def ratio_panel(table, left, top, width, line):
-    """A bar a row, logarithmic, from the ratio 1; its bar's tick; the figure."""
+    """A bar a row, logarithmic, from the ratio 1; its bar's tick; the figure. A heading for each part."""
     import math
 
     rows = [row for row in table if row["ratio"] > 0]
-    low = min(math.log10(row["ratio"]) for row in rows)
-    high = max(math.log10(row["ratio"]) for row in rows)
+    low = min([math.log10(row["ratio"]) for row in rows], default=0)
+    high = max([math.log10(row["ratio"]) for row in rows], default=0)
     low, high = min(low, -1) - 0.1, max(high, 0.5) + 0.1
 
     def x(ratio):
         return left + width * (math.log10(ratio) - low) / (high - low)
 
-    bottom = top + line * len(rows)
-    out = []
-    for power in range(math.ceil(low), math.floor(high) + 1):
-        out.append(f'<line x1="{x(10**power):.1f}" x2="{x(10**power):.1f}" y1="{top}" y2="{bottom}" stroke="{PALE}"/>')
-        out.append(text(x(10**power), top - 6, f"{10.0**power:g}", "middle", 10))
-    for i, row in enumerate(rows):
-        y = top + line * i
+    out, y, part = [], top, None
+    for row in rows:
+        if row["part"] != part:
+            part = row["part"]
+            y += 2 * line
+            out.append(text(left - 8, y - line * 0.4, TITLES[part], "end", 12, more='font-weight="bold"'))
         start, end = sorted([x(1), x(row["ratio"])])
         colour = MISSED if row.get("met") is False else OURS
         out.append(text(left - 8, y + line * 0.7, row["name"], "end", 10))
         out.append(f'<rect x="{start:.1f}" y="{y + 3}" width="{max(end - start, 1):.1f}" height="{line - 6}" fill="{colour}"/>')
-        out.append(text(left + width + 8, y + line * 0.7, f"{row['ratio']:.3g}  {row.get('bar', '')}", size=10, colour=colour))
-        if bar := row.get("bar", "").removeprefix("<= ").removeprefix(">= ").removeprefix("< "):
-            if not bar.endswith("ms"):
-                tick = x(float(bar))
-                out.append(f'<line x1="{tick:.1f}" x2="{tick:.1f}" y1="{y + 1}" y2="{y + line - 1}" stroke="{INK}" stroke-width="2"/>')
-    return out
+        bar = row.get("bar", "").replace("<=", "≤").replace(">=", "≥")
+        figure = f"{row['ratio']:.3g}" + (f", bar {bar}" if bar else "")
+        out.append(text(left + width + 8, y + line * 0.7, figure, size=10, colour=colour))
+        if bar and not bar.endswith("ms"):
+            tick = x(float(bar.split()[-1]))
+            out.append(f'<line x1="{tick:.1f}" x2="{tick:.1f}" y1="{y + 1}" y2="{y + line - 1}" stroke="{INK}" stroke-width="2"/>')
+        y += line
+    lines = []
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        lines.append(f'<line x1="{x(10**power):.1f}" x2="{x(10**power):.1f}" y1="{top}" y2="{y}" stroke="{PALE}"/>')
+        lines.append(text(x(10**power), top - 6, f"{10.0**power:g}", "middle", 10))
+    return lines + out
 
 
 def chart(table, machine):
     line, left = 16, 470
-    height = 330 + line * len(table) + 40
+    height = 330 + line * (len(table) + 2 * len(PARTS)) + 40
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="1100" height="{height}" font-family="sans-serif">',
         f'<rect width="1100" height="{height}" fill="white"/>',
@@ -353,38 +361,63 @@ def describe_machine():
     return f"{cores} x {model}, {memory} GiB, Linux {platform.release()}, {system}"
 
 
+def save(name, parts, measured):
+    """Writes target/<name>.json and .svg; the rows of other parts that are in there already stay."""
+    path = TARGET / f"{name}.json"
+    old = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    kept = [row for row in old["rows"] if row.get("part") in set(PARTS) - set(parts)]
+    table = sorted(kept + measured, key=lambda row: PARTS.index(row["part"]))
+    machine = f"{describe_machine()}, {time.strftime('%Y-%m-%d')}"
+    path.write_text(json.dumps({"machine": machine, "rows": table}, indent=1, ensure_ascii=False) + "\n")
+    (TARGET / f"{name}.svg").write_text(chart(table, machine))
+    return machine, table
+
+
+def write_results():
+    """The machine and the table of benches/RESULTS.md; its other text is written by hand."""
+    result = json.loads((TARGET / "bench.json").read_text())
+    path = ROOT / "benches/RESULTS.md"
+    before, rest = path.read_text().split("```text\n", 1)
+    after = rest.split("```\n", 1)[1]
+    lines = before.splitlines()
+    lines = [f"Machine: {result['machine']}" if line.startswith("Machine: ") else line for line in lines]
+    path.write_text("\n".join([*lines, "```text", *table_lines(result["rows"]), "```"]) + "\n" + after)
+
+
 def main():
-    parts = ["memory", "native", "fresh", "python", "growth"]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="every row once, on less; no numbers are kept")
-    parser.add_argument("--only", action="append", choices=parts, help="one part; may be given again")
+    parser.add_argument("--smoke", action="store_true", help="every row once, on less: proves that the harness runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--results", action="store_true", help="write target/bench.json's table into benches/RESULTS.md")
     options = parser.parse_args()
+    if options.results:
+        return write_results()
     for name in [name for name in os.environ if name.startswith("NPCACHE_")]:
         del os.environ[name]
     os.environ["NPCACHE_LIBRARY_FILE"] = str(LIBRARY)
     build()
     say("built")
 
-    rows = Rows()
-    machine = f"{describe_machine()}, {time.strftime('%Y-%m-%d')}"
-    load = os.getloadavg()[0]
-    try:
-        measure(rows, options.smoke, options.only or parts)
-    except BaseException:
-        remove_work()
-        raise
-    table = rows.table()
-    print(machine)
-    print_table(table)
-    TARGET.mkdir(exist_ok=True)
     name = "bench-smoke" if options.smoke else "bench"
-    result = {"machine": machine, "load_before": load, "rows": table}
-    (TARGET / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    (TARGET / f"{name}.svg").write_text(chart(table, machine))
+    measured, failed = [], []
+    for part in options.parts:
+        load, rows = os.getloadavg()[0], Rows()
+        try:
+            measure(part, rows, options.smoke)
+        except (subprocess.CalledProcessError, AssertionError, KeyError, OSError, ValueError) as e:
+            # The other parts are worth having all the same.
+            failed.append(part)
+            say(f"{part} FAILED: {e}")
+        measured += [{"part": part, "load_before": load, **row} for row in rows.table()]
+        machine, table = save(name, options.parts, measured)
+        remove_work()
+        say(part)
+    print(machine)
+    print("\n".join(table_lines(table)))
     missed = [row["name"] for row in table if row.get("met") is False]
     say(f"{len(table)} rows, {len(missed)} short of their bar; target/{name}.json, target/{name}.svg")
-    remove_work()
-    say("work directories removed")
+    if failed:
+        sys.exit(f"bench: {', '.join(failed)} failed")
 
 
 main()

@@ -1,6 +1,6 @@
 //! The benchmark's Rust half: npcache, through its C ABI, beside bare system calls and beside LMDB, cacache and foyer.
 //!
-//! `npcache-bench rows DIR ROUNDS [--smoke]` prints one line of JSON a row, with the nanoseconds of every round: a
+//! `npcache-bench disk|peers DIR ROUNDS [--smoke]` prints one line of JSON a row, with the nanoseconds of every round: a
 //! round is a block of calls of ours and a block of the other's, in alternating order, so that what disturbs the machine
 //! disturbs both. `fresh` measures one first hit in a process of its own, `grow` what a large directory costs.
 //! benches/run.py drives all of it.
@@ -116,7 +116,7 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<usize>().expect("a number");
     match words[..] {
-        ["rows", directory, rounds, ref rest @ ..] => {
+        [part @ ("disk" | "peers"), directory, rounds, ref rest @ ..] => {
             let smoke = rest.contains(&"--smoke");
             let large = if smoke { 8 * MIB } else { 100 * MIB };
             let bench = Bench {
@@ -125,10 +125,13 @@ fn main() {
                 large,
                 less: if smoke { 50 } else { 1 },
             };
-            bench.disk_hits();
-            bench.misses();
-            bench.long_arguments();
-            bench.peers();
+            if part == "peers" {
+                bench.peers();
+            } else {
+                bench.disk_hits();
+                bench.misses();
+                bench.long_arguments();
+            }
         }
         ["prepare", system, directory, size] => first_call(system, Path::new(directory), number(size), true),
         ["fresh", system, directory, size] => first_call(system, Path::new(directory), number(size), false),
@@ -140,7 +143,7 @@ fn main() {
                 &counts.iter().map(|count| number(count)).collect::<Vec<_>>(),
             );
         }
-        _ => panic!("npcache-bench rows|prepare|fresh|fill|grow …: see benches/run.py"),
+        _ => panic!("npcache-bench disk|peers|prepare|fresh|fill|grow …: see benches/run.py"),
     }
 }
 
@@ -268,6 +271,7 @@ impl Bench {
             (KIB, 200, 2),
             (KIB, 200, 8),
             (MIB, 10, 1),
+            (MIB, 10, 0),
             (self.large, 1, 1),
             (self.large, 1, 0),
         ] {
@@ -402,7 +406,8 @@ impl Bench {
                 |_| read(n),
             );
             if size == KIB {
-                let n = 2000 / self.less;
+                // Long enough for all threads to run at once.
+                let n = 20_000 / self.less;
                 for count in [2, 8] {
                     let ours = |_| {
                         threads(count, n, |t, i| {

@@ -313,7 +313,7 @@ impl Options {
     fn overridden(&self) -> Result<Options> {
         let mut options = self.clone();
         for name in NAMES {
-            let variable = format!("NPCACHE_{}", name.to_uppercase());
+            let variable = format!("NPCACHE_{}", name.to_ascii_uppercase());
             let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) else { continue };
             let set = options.set(name, &value.to_string_lossy());
             set.map_err(|e| Error::Argument(format!("in the environment variable {variable}: {e}")))?;
