@@ -408,15 +408,18 @@ impl Bench {
             if size == KIB {
                 // Long enough for all threads to run at once.
                 let n = 20_000 / self.less;
-                for count in [2, 8] {
-                    let ours = |_| {
-                        threads(count, n, |t, i| {
-                            touch(cache.expect(&args((i + 37 * t) % keys), size, MEMORY).bytes())
-                        })
+                for (count, own) in [(2, true), (8, true), (2, false), (8, false)] {
+                    // Keys of its own for each thread, or the same for all.
+                    let key = |t: usize, i: usize| {
+                        let each = keys / count;
+                        args(if own { t * each + i % each } else { (i + 37 * t) % keys })
                     };
-                    let get = |_| threads(count, n, |t, i| lmdb.get(&args((i + 37 * t) % keys), touch));
+                    let ours =
+                        |_| threads(count, n, |t, i| touch(cache.expect(&key(t, i), size, MEMORY).bytes()));
+                    let get = |_| threads(count, n, |t, i| lmdb.get(&key(t, i), touch));
+                    let which = if own { "keys of their own" } else { "the same keys" };
                     self.row(
-                        &format!("hit in memory, {name}, {count} threads ÷ LMDB get"),
+                        &format!("hit in memory, {name}, {count} threads, {which} ÷ LMDB get"),
                         self.rounds,
                         n * count,
                         ours,
