@@ -8,7 +8,7 @@ VENV := target/venv
 .PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke soak check-broken reference header clean
 
 build:
-	$(CARGO) build --release -p npcache-ffi
+	$(CARGO) build --release -p npcache-ffi -p npcache-cli
 	ln -sf libnpcache.so target/release/libnpcache.so.1
 
 # The main job on real input; fails if what it shows did not happen.

@@ -135,6 +135,11 @@ impl Cache {
         self.inner.root.as_ref().map(|root| &*root.directory)
     }
 
+    /// What the handles of this process on the same directory share.
+    pub(crate) fn state(&self) -> Option<&Arc<State>> {
+        self.inner.root.as_ref().map(|root| root.state(&self.inner.options))
+    }
+
     /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
     pub fn function(&self, name: &str, version: impl Into<Version>) -> Result<Function> {
         let version = version.into();

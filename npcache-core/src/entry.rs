@@ -13,6 +13,7 @@ use smallvec::{SmallVec, smallvec};
 use twox_hash::XxHash3_64;
 
 use crate::dtype::{DType, Descr};
+use crate::error::Error;
 use crate::key::Key;
 use crate::npy::{self, Dims, Header};
 
@@ -79,6 +80,42 @@ impl Array {
     /// Bytes of its elements.
     pub fn nbytes(&self) -> usize {
         self.len
+    }
+
+    /// The array of an `.npy` file, given whole, and its elements, which lie at `strides` from each other. What follows
+    /// them is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dtype`] where the file is cut off, or begins as `numpy.save` would not begin it.
+    pub fn from_npy(bytes: &[u8]) -> Result<(Array, &[u8]), Error> {
+        let wrong = || {
+            let how = "these bytes are no .npy file as numpy writes it; numpy.save(file, numpy.load(file)) may mend it";
+            Error::Dtype(how.to_owned())
+        };
+        let (header, offset) = npy::read_header(bytes).ok_or_else(wrong)?;
+        let len = header.data_len().ok_or_else(wrong)?;
+        let data = bytes[offset..].get(..len).ok_or_else(wrong)?;
+        let strides = header.strides();
+        Ok((Array { name: None, header, strides, block: 0, offset, len }, data))
+    }
+
+    /// What an `.npy` file of this array alone has before its elements, as numpy writes it.
+    ///
+    /// ```
+    /// use npcache_core::Array;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let cache = npcache_core::Cache::open(directory.path())?;
+    /// let result = cache.call("ones", "1", b"", |out| out.write(&ndarray::Array2::<f32>::ones((2, 3))))?;
+    /// let file = [&result.arrays()[0].npy_header(), result.bytes(0)].concat();
+    /// let (array, elements) = Array::from_npy(&file)?;
+    /// assert_eq!((array.shape(), elements), (&[2, 3][..], result.bytes(0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn npy_header(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(128);
+        npy::write_header(&mut header, 0, &self.header);
+        header
     }
 
     /// The name that the function gave it, as C reads it.
@@ -289,6 +326,12 @@ pub(crate) fn metadata(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let names_len = u32::from_le_bytes(tail.get(36)) as usize;
     let body = &footer[..footer.len() - TAIL];
     body.get(header_len..).and_then(|rest| rest.get(names_len..)).ok_or(DAMAGED)
+}
+
+/// Whose result an entry is, as it says itself. Checks the footer alone.
+pub(crate) fn key(bytes: &[u8]) -> Result<Key, &'static str> {
+    let (tail, _) = split_footer(bytes)?;
+    Ok(Key::from(tail.get::<32>(48)))
 }
 
 pub(crate) const DAMAGED: &str = "it is damaged";

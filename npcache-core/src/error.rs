@@ -56,6 +56,14 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A file in the place of an entry is none, or not a whole one. No call finds it: the next computes and replaces it.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Files that npcache did not make keep a directory from being removed.
     #[error(
         "{} was emptied but not removed, because it holds what npcache did not make: {}",

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::OFlags;
 use serde_json::Value as Json;
 
 use crate::args::Canonical;
@@ -13,6 +12,7 @@ use crate::cbor::{Call, Value};
 use crate::entry;
 use crate::error::{Error, Result};
 use crate::key::{Identity, Key};
+use crate::list::from_hex;
 use crate::map::{Memory, statx_of};
 use crate::output::describe_arguments;
 use crate::store::{Directory, entry_path, function_directory};
@@ -300,7 +300,7 @@ fn read_metadata(
     key: &Key,
     path: &std::ffi::CStr,
 ) -> Option<Result<Json, &'static str>> {
-    let file = directory.open_file(path, OFlags::RDONLY).ok()?;
+    let file = directory.open_unnoticed(path).ok()?;
     let stat = statx_of(file.as_fd()).ok()?;
     let read = || {
         let memory = Memory::map(file.as_fd(), &stat).map_err(|_| "it cannot be read")?;
@@ -308,11 +308,4 @@ fn read_metadata(
         serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
     };
     Some(read())
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    rest.is_empty().then_some(())?;
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }

@@ -304,6 +304,11 @@ impl Options {
         Cache::with_options(Some(path.as_ref()), self.overridden()?)
     }
 
+    /// The same, whatever the environment says: for tools that look after a directory instead of computing.
+    pub fn open_as_set(&self, path: impl AsRef<Path>) -> Result<Cache> {
+        Cache::with_options(Some(path.as_ref()), self.clone())
+    }
+
     /// A cache without a directory: every call computes.
     pub fn compute_only(&self) -> Result<Cache> {
         Cache::with_options(None, self.overridden()?)

@@ -51,6 +51,8 @@ pub struct Output {
     /// What the function says went wrong.
     complaint: Option<String>,
     started: Instant,
+    /// What computing it took, where that was not between `started` and the end.
+    took: Option<Duration>,
 }
 
 /// What is being computed, and where it goes.
@@ -108,6 +110,7 @@ impl Output {
             error: None,
             complaint: None,
             started: Instant::now(),
+            took: None,
         }
     }
 
@@ -281,6 +284,12 @@ impl Output {
         Ok(())
     }
 
+    /// Says what computing the result took, where it was computed before: by which it is recorded, and kept. Otherwise it
+    /// is the time from the output's making to its end.
+    pub fn set_compute_time(&mut self, took: Duration) {
+        self.took = Some(took);
+    }
+
     /// Declares the result whole. Without this, [`Output::end`] publishes nothing.
     ///
     /// # Errors
@@ -325,7 +334,7 @@ impl Output {
         if !self.committed {
             return Err(Error::NotCommitted(self.task.identity.name().to_owned()));
         }
-        let took = self.started.elapsed();
+        let took = self.took.unwrap_or_else(|| self.started.elapsed());
         let stored = self.publish(took);
         let Output { task: Task { identity, key, args, seat, place, audited }, arrays, blocks, .. } = self;
         let path = place.as_ref().ok().filter(|_| stored.is_ok()).map(|place| place.path.clone());

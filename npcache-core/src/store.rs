@@ -251,6 +251,15 @@ impl Directory {
         self.open_below(name, flags | OFlags::NONBLOCK)
     }
 
+    /// Opens an entry to look at it, without that being a use of it: the system would set its access time.
+    pub(crate) fn open_unnoticed(&self, entry: &CStr) -> rustix::io::Result<OwnedFd> {
+        match self.open_file(entry, OFlags::RDONLY | OFlags::NOATIME) {
+            // For owners only.
+            Err(Errno::PERM) => self.open_file(entry, OFlags::RDONLY),
+            other => other,
+        }
+    }
+
     fn open_below(&self, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let created = if self.trusted.is_some() { 0o644 } else { 0o666 };
@@ -497,6 +506,47 @@ impl Directory {
         }
     }
 
+    /// Unlinks an entry, reached through no link; `false` where it is gone.
+    pub(crate) fn unlink_below(&self, entry: &CStr) -> rustix::io::Result<bool> {
+        let slash = entry.to_bytes().iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
+        let (parent, name) = entry.to_bytes().split_at(slash);
+        let parent = CString::new(parent).expect("a part of a C string");
+        let unlinked = self
+            .open_below(&parent, OFlags::PATH | OFlags::DIRECTORY)
+            .and_then(|parent| unlinkat(&parent, &name[1..], AtFlags::empty()));
+        match unlinked {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The names at the root that may be functions' directories, sorted.
+    pub(crate) fn functions(&self) -> rustix::io::Result<Vec<CString>> {
+        let root = self.open_directory(&self.root, c".")?;
+        let mut names = list(&root)?;
+        names.sort();
+        names.retain(|name| !name.to_bytes().starts_with(b".") && **name != *CACHEDIR_TAG);
+        Ok(names)
+    }
+
+    /// The names of a function's shards, sorted.
+    pub(crate) fn shards(&self, function: &CStr) -> rustix::io::Result<Vec<CString>> {
+        let mut names = list(&self.open_directory(&self.root, function)?)?;
+        names.sort();
+        names.retain(|name| is_hex(name.to_bytes(), 2));
+        Ok(names)
+    }
+
+    /// An open shard, by its path below the root, and the keys that files in it are named by, sorted.
+    pub(crate) fn keys(&self, shard: &CStr) -> rustix::io::Result<(OwnedFd, Vec<Key>)> {
+        let shard = self.open_below(shard, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let stem = |name: &CString| name.to_str().ok()?.strip_suffix(".npy")?.parse().ok();
+        let mut keys: Vec<Key> = list(&shard)?.iter().filter_map(stem).collect();
+        keys.sort_by_key(|key| *key.as_bytes());
+        Ok((shard, keys))
+    }
+
     /// Calls `visit` with the key and the path of up to `at_most` entries of a function, by its directory's name. `false`:
     /// there are more.
     pub(crate) fn entries_of(
@@ -611,6 +661,31 @@ pub(crate) fn function_directory(name: &str) -> String {
         }
     }
     out
+}
+
+/// The name that [`function_directory`] made a directory's name of; of a cut one, what is left and `…`.
+pub(crate) fn function_name(directory: &[u8]) -> String {
+    let cut = directory.len() == MAX_DIRECTORY_NAME
+        && directory[MAX_DIRECTORY_NAME - 33] == b'%'
+        && is_hex(&directory[MAX_DIRECTORY_NAME - 32..], 32);
+    let mut rest = if cut { &directory[..MAX_DIRECTORY_NAME - 33] } else { directory };
+    let mut name = Vec::with_capacity(rest.len());
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.first_chunk::<2>().and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (first, code) {
+            (b'%', Some(byte)) => {
+                name.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                name.push(*first);
+                rest = after;
+            }
+        }
+    }
+    let name = String::from_utf8_lossy(&name).into_owned();
+    if cut { name + "…" } else { name }
 }
 
 fn is_hex(bytes: &[u8], len: usize) -> bool {

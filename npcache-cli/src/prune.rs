@@ -1,0 +1,162 @@
+//! `npcache prune` and `npcache clear`: dropping some entries, and all.
+
+use std::collections::HashMap;
+use std::io::{BufRead, IsTerminal, Write};
+
+use npcache_core::Entry;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::ls::describe;
+use crate::select::Selection;
+use crate::session::Session;
+use crate::terminal::{NAME, Progress, ago, bytes, count, parse_bytes, printable};
+
+/// Drop the entries that fit all of what is given
+///
+/// What is dropped is computed again when it is asked for. Programs that have it in memory go on using it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  npcache prune --unused-for 90d                 not asked for in a quarter
+  npcache prune -f solve --keep 100              all but the newest hundred of a function
+  npcache prune --cheaper-than 10ms --larger-than 1M
+  npcache prune --to 50G --dry-run               what was longest unused, until 50 GiB are left")]
+pub struct Prune {
+    /// Of each function, keep the newest so many of those
+    #[arg(long, value_name = "COUNT")]
+    keep: Option<usize>,
+    /// Of those, drop only until all that is left in the directory takes this much, the longest unused first
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    to: Option<u64>,
+    /// Only say what would go
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+impl Prune {
+    pub fn run(self, session: &mut Session) -> Outcome {
+        if !self.selection.is_given() && self.keep.is_none() && self.to.is_none() {
+            return Err(
+                "say what is to go, or use `npcache clear` for all of it; see `npcache prune --help`".into(),
+            );
+        }
+        let cache = if self.dry_run { session.look()? } else { session.change()? };
+        let progress = Progress::of_entries("looking");
+        let mut going: Vec<Entry> = Vec::new();
+        for entry in self.selection.of(&cache) {
+            progress.advance(1);
+            match entry {
+                Ok(entry) => going.push(entry),
+                Err(e) => progress.pause(|| session.trouble(&e)),
+            }
+        }
+        if let Some(keep) = self.keep {
+            going.sort_by_key(|entry| std::cmp::Reverse(entry.created()));
+            let mut kept: HashMap<String, usize> = HashMap::new();
+            going.retain(|entry| {
+                let kept = kept.entry(entry.function()).or_default();
+                *kept += 1;
+                *kept > keep
+            });
+        }
+        if let Some(limit) = self.to {
+            let mut held: u64 = cache.entries(None, "").flatten().map(|entry| entry.bytes()).sum();
+            going.sort_by_key(Entry::used);
+            going.retain(|entry| {
+                let goes = held > limit;
+                held -= if goes { entry.bytes() } else { 0 };
+                goes
+            });
+        }
+        let (mut entries, mut freed) = (0, 0);
+        for entry in &going {
+            if self.dry_run {
+                if session.json {
+                    session.print_json(&describe(entry, None))?;
+                } else {
+                    let (key, size, used) =
+                        (entry.key().to_string(), bytes(entry.bytes()), ago(entry.used()));
+                    let function = entry.function();
+                    let name = printable(&function);
+                    writeln!(
+                        session.out(),
+                        "{}  {size:>8}  used {used:>6} ago  {NAME}{name}{NAME:#}",
+                        &key[..12]
+                    )?;
+                }
+            } else {
+                match entry.remove() {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(e) => {
+                        progress.pause(|| session.trouble(&e));
+                        continue;
+                    }
+                }
+            }
+            (entries, freed) = (entries + 1, freed + entry.bytes());
+        }
+        progress.end();
+        if session.json {
+            session.print_json(&json!({ "entries": entries, "bytes": freed, "dry_run": self.dry_run }))?;
+        } else {
+            let did = if self.dry_run { "would drop" } else { "dropped" };
+            writeln!(session.out(), "{did} {} entries, {}", count(entries), bytes(freed))?;
+        }
+        Ok(true)
+    }
+}
+
+/// Drop all entries, or one function's
+///
+/// Unlike `prune`, it holds for what is being computed now, too: in any process, what was begun before is not stored
+/// after it, and what programs have in memory is forgotten. So it is what to do when results turned out to be wrong. Files that
+/// npcache did not make are left alone.
+#[derive(clap::Args)]
+pub struct Clear {
+    /// Of this function, with all its versions
+    #[arg(short, long, value_name = "NAME")]
+    function: Option<String>,
+    /// The directory too
+    #[arg(long, conflicts_with = "function")]
+    remove_directory: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Clear {
+    pub fn run(self, session: &mut Session) -> Outcome {
+        let cache = session.change()?;
+        let path = cache.path().map(|path| path.display().to_string()).unwrap_or_default();
+        let what = match &self.function {
+            Some(name) => format!("all entries of `{}` in {path}", printable(name)),
+            None => format!("all entries in {path}"),
+        };
+        if !self.yes {
+            if !std::io::stdin().is_terminal() {
+                return Err(format!("this drops {what}; say so by --yes").into());
+            }
+            eprint!("Drop {what}? [y/N] ");
+            let mut answer = String::new();
+            std::io::stdin().lock().read_line(&mut answer)?;
+            if !answer.trim().eq_ignore_ascii_case("y") {
+                return Ok(false);
+            }
+        }
+        match &self.function {
+            Some(name) => cache.clear_function(name)?,
+            None if self.remove_directory => cache.remove()?,
+            None => cache.clear()?,
+        }
+        if session.json {
+            session.print_json(&json!({ "cleared": path, "function": self.function }))?;
+        } else {
+            writeln!(session.out(), "dropped {what}")?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,73 @@
+//! Which entries a command is about: the filters that `ls`, `verify` and `prune` share.
+
+use std::time::{Duration, SystemTime};
+
+use npcache_core::{Cache, Entry, Result};
+
+use crate::terminal::parse_bytes;
+
+#[derive(clap::Args, Default)]
+#[command(next_help_heading = "Which entries")]
+pub struct Selection {
+    /// Of this function
+    #[arg(short, long, value_name = "NAME")]
+    pub function: Option<String>,
+    /// Larger than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    larger_than: Option<u64>,
+    /// Smaller than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    smaller_than: Option<u64>,
+    /// Stored longer ago than this
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Stored since
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    newer_than: Option<Duration>,
+    /// Not used for so long (uses are recorded to the hour)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    unused_for: Option<Duration>,
+    /// Took less to compute than this (opens each entry)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    cheaper_than: Option<Duration>,
+    /// Took more to compute than this (opens each entry)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    dearer_than: Option<Duration>,
+}
+
+impl Selection {
+    /// Whether anything is asked of an entry.
+    pub fn is_given(&self) -> bool {
+        self.function.is_some() || self.is_given_besides_function()
+    }
+
+    pub fn is_given_besides_function(&self) -> bool {
+        self.larger_than.or(self.smaller_than).is_some()
+            || self.older_than.or(self.newer_than).or(self.unused_for).is_some()
+            || self.cheaper_than.or(self.dearer_than).is_some()
+    }
+
+    /// The entries, and what could not be read, as they are come upon.
+    pub fn of<'a>(&'a self, cache: &Cache) -> impl Iterator<Item = Result<Entry>> + 'a {
+        let now = SystemTime::now();
+        cache.entries(self.function.as_deref(), "").filter_map(move |entry| match entry {
+            Ok(entry) => self.covers(&entry, now).map(|yes| yes.then_some(entry)).transpose(),
+            Err(e) => Some(Err(e)),
+        })
+    }
+
+    fn covers(&self, entry: &Entry, now: SystemTime) -> Result<bool> {
+        let since = |time| now.duration_since(time).unwrap_or_default();
+        let by_file = self.larger_than.is_none_or(|limit| entry.bytes() > limit)
+            && self.smaller_than.is_none_or(|limit| entry.bytes() < limit)
+            && self.older_than.is_none_or(|limit| since(entry.created()) > limit)
+            && self.newer_than.is_none_or(|limit| since(entry.created()) < limit)
+            && self.unused_for.is_none_or(|limit| since(entry.used()) > limit);
+        if !by_file || self.cheaper_than.or(self.dearer_than).is_none() {
+            return Ok(by_file);
+        }
+        let cost = entry.metadata()?.compute_seconds;
+        Ok(self.cheaper_than.is_none_or(|limit| cost < limit.as_secs_f64())
+            && self.dearer_than.is_none_or(|limit| cost > limit.as_secs_f64()))
+    }
+}

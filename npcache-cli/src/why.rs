@@ -1,0 +1,102 @@
+//! `npcache why`: is a call stored, and if not, why not?
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::time::SystemTime;
+
+use npcache_core::{Cache, Canonical, Entry, Function, Identity, Key};
+use serde_json::json;
+
+use crate::Outcome;
+use crate::call::{CallArguments, HOW};
+use crate::session::Session;
+use crate::terminal::printable;
+
+/// So many entries of the function are asked for the versions that there are.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Explain a miss: say whether a call is stored, and what the nearest stored calls differ in
+///
+/// Without --of-version, the versions and dependencies that are stored are tried, the newest first.
+///
+/// Exit status 1 if the call is not stored.
+#[derive(clap::Args)]
+#[command(after_help = format!("{HOW}\n\nExamples:\n  npcache why solve 64 nu=0.2\n  npcache why spectrum npy:signal.npy window=1024\n  npcache why zeta --hex 8096980000000000"))]
+pub struct Why {
+    #[command(flatten)]
+    call: CallArguments,
+}
+
+impl Why {
+    pub fn run(self, session: &mut Session) -> Outcome {
+        let cache = session.look()?;
+        let args = self.call.canonical()?;
+        let name = &self.call.name;
+        let identities = match &self.call.of_version {
+            Some(version) => {
+                // The layouts of arrays count only where the function says so; both are tried.
+                let identity = |strict| Identity::new(name, version, self.call.dependency.clone(), strict);
+                vec![identity(false)?, identity(true)?]
+            }
+            None => known_identities(&cache, name, session),
+        };
+        let stored = |identity: &&Identity| is_stored(&cache, identity, &args);
+        let found = identities.iter().find(stored);
+        let identity = found.or(identities.first());
+        let function = match identity {
+            Some(identity) => function_of(&cache, identity)?,
+            None => cache.function(name, "")?,
+        };
+        let text = cache.explain(&function, &args)?;
+        if session.json {
+            let key = Key::new(function.identity(), &args).to_string();
+            let version = identity.map(|identity| identity.version());
+            session.print_json(&json!({
+                "stored": found.is_some(), "key": key, "function": name, "version": version, "explanation": text,
+            }))?;
+        } else {
+            for line in text.lines() {
+                writeln!(session.out(), "{}", printable(line))?;
+            }
+        }
+        Ok(found.is_some())
+    }
+}
+
+fn is_stored(cache: &Cache, identity: &Identity, args: &Canonical) -> bool {
+    let key = Key::new(identity, args).to_string();
+    let mut entries = cache.entries(Some(identity.name()), &key);
+    entries.any(|entry: npcache_core::Result<Entry>| entry.is_ok_and(|entry| entry.metadata().is_ok()))
+}
+
+/// Versions and dependencies of the function's stored calls, those of the newest first.
+fn known_identities(cache: &Cache, name: &str, session: &mut Session) -> Vec<Identity> {
+    let mut newest: HashMap<Identity, SystemTime> = HashMap::new();
+    for entry in cache.entries(Some(name), "").take(MAX_ENTRIES) {
+        let metadata = match entry.and_then(|entry| entry.metadata()) {
+            Ok(metadata) => metadata,
+            Err(e) => {
+                session.trouble(&e);
+                continue;
+            }
+        };
+        if let Ok(identity) = metadata.identity() {
+            let last = newest.entry(identity).or_insert(metadata.created);
+            *last = metadata.created.max(*last);
+        }
+    }
+    let mut identities: Vec<_> = newest.into_iter().collect();
+    identities.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
+    identities.into_iter().map(|(identity, _)| identity).collect()
+}
+
+pub fn function_of(cache: &Cache, identity: &Identity) -> npcache_core::Result<Function> {
+    let mut function = cache.function(identity.name(), identity.version())?;
+    for (name, value) in identity.dependencies() {
+        function.add_dependency(name, value)?;
+    }
+    if identity.has_strict_layout() {
+        function.set("layout", "strict")?;
+    }
+    Ok(function)
+}

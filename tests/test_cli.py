@@ -1,0 +1,504 @@
+"""The npcache command, as a person and as a script uses it."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+
+import cbor2
+import numpy as np
+import pytest
+from conftest import LIBRARY
+from driver import Cache
+
+NPCACHE = LIBRARY.parent / "npcache"
+DAY = 86_400
+
+
+def run(*arguments, status=0, text=True, **settings):
+    """The command's standard output; `status` is what it is to exit with, and what it says of errors is then returned."""
+    environment = os.environ | settings.pop("env", {})
+    done = subprocess.run(
+        [NPCACHE, *map(str, arguments)], capture_output=True, text=text, env=environment, timeout=60, **settings
+    )
+    assert done.returncode == status, (done.stdout, done.stderr)
+    if status == 0:
+        assert not done.stderr, done.stderr
+    return done.stdout if status == 0 else done
+
+
+def lines(*arguments, **settings):
+    """What it prints with --json."""
+    return [json.loads(line) for line in run("--json", *arguments, **settings).splitlines()]
+
+
+def call(*positional, **keywords):
+    """Canonical argument bytes, as every host makes them."""
+    return cbor2.dumps([list(positional), dict(sorted(keywords.items(), key=lambda item: (len(item[0]), item[0])))])
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Three functions' results: 12 of `solve`, one of two named arrays, one with a name that is no file's."""
+    path = tmp_path / "cache"
+    with Cache(path) as cache:
+        for n in range(12):
+            cache.call("solve", "1", call(n, nu=0.5), lambda n=n: np.full((n + 1, 3), float(n)))
+        cache.call("pair", "2", b"\x01\x02", lambda: {"grid": np.arange(6.0).reshape(2, 3), "flag": np.True_})
+        cache.call("a/b \x1b[31m", "", call("x" * 100), lambda: np.array([1.5, np.nan, np.inf, -2.0]))
+    return path
+
+
+def keys(cache, *arguments):
+    return [entry["key"] for entry in lines("-C", cache, "ls", *arguments)]
+
+
+def entry_file(cache, key):
+    (path,) = cache.glob(f"*/{key[:2]}/{key}.npy")
+    return path
+
+
+def replace(path, change):
+    """Puts other bytes in the place of a file, as damage would."""
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.unlink()
+    path.write_bytes(data)
+
+
+def flip_data(data):
+    data[130] ^= 1
+
+
+# Listing
+
+
+def test_ls_names_each_entry_with_its_call(cache):
+    table = run("-C", cache, "ls")
+    head, *rows = table.splitlines()
+    assert head.split() == ["KEY", "SIZE", "AGE", "USED", "COST", "CALL"] and len(rows) == 14
+    assert "solve(3, nu=0.5)  float64[4, 3]" in table
+    assert "pair(2 bytes: 0102)  float64[2, 3], bool[]" in table
+    assert "a/b \\u{1b}[31m(text[100 bytes] " in table and "\x1b" not in table
+    assert run("ls", env={"NPCACHE_DIR": str(cache)}).count("\n") == 15
+    assert run("ls", cwd=cache).count("\n") == 15
+
+
+def test_ls_in_json_has_what_the_entries_say(cache):
+    found = {entry["call"]: entry for entry in lines("-C", cache, "ls", "-f", "solve")}
+    assert len(found) == 12
+    entry = found["solve(3, nu=0.5)"]
+    file = entry_file(cache, entry["key"])
+    assert entry["path"] == str(file) and entry["bytes"] == file.stat().st_size
+    assert abs(entry["created"] - file.stat().st_mtime) < 1e-3 and entry["disk_bytes"] == file.stat().st_blocks * 512
+    assert entry["arrays"] == [{"name": None, "dtype": "<f8", "shape": [4, 3], "order": "C", "bytes": 96}]
+    assert (entry["function"], entry["version"], entry["dependencies"], entry["notes"]) == ("solve", "1", [], {})
+    quick = lines("-C", cache, "ls", "-f", "solve", "--quick")
+    assert [entry["key"] for entry in quick] == sorted(entry["key"] for entry in found.values())
+    assert "call" not in quick[0]
+
+
+def test_ls_sorts_and_filters(cache):
+    sizes = [entry["bytes"] for entry in lines("-C", cache, "ls", "--sort", "size")]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 4
+    assert [entry["bytes"] for entry in lines("-C", cache, "ls", "-s", "size", "-r", "-n", 3)] == sizes[::-1][:3]
+    middle = sorted(sizes)[7]
+    assert len(keys(cache, "--larger-than", middle)) == sum(size > middle for size in sizes)
+    assert len(keys(cache, "--smaller-than", middle)) == sum(size < middle for size in sizes)
+
+    old, older = keys(cache, "-f", "solve")[:2]
+    now = time.time()
+    os.utime(entry_file(cache, old), (now - 3 * DAY, now - 5 * DAY))
+    os.utime(entry_file(cache, older), (now - 9 * DAY, now - 10 * DAY))
+    assert set(keys(cache, "--older-than", "4d")) == {old, older}
+    assert set(keys(cache, "--unused-for", "4d")) == {older}
+    assert len(keys(cache, "--newer-than", "1h")) == 12
+    assert keys(cache, "--sort", "created")[-2:] == [old, older] == keys(cache, "--sort", "used")[-2:]
+    assert keys(cache, "--sort", "created", "--reverse")[0] == older
+    assert keys(cache, "--dearer-than", "1h") == [] and len(keys(cache, "--cheaper-than", "1h")) == 14
+    for order in "cost", "value":
+        ranked = lines("-C", cache, "ls", "--sort", order)
+        ranks = [entry["compute_seconds"] / (1 if order == "cost" else entry["bytes"]) for entry in ranked]
+        assert ranks == sorted(ranks, reverse=True)
+
+
+def test_ls_goes_on_past_what_is_damaged_and_says_so(cache):
+    first = keys(cache, "-f", "solve")[0]
+    replace(entry_file(cache, first), lambda data: data.__setitem__(-1, data[-1] ^ 1))
+    done = run("-C", cache, "ls", status=1)
+    assert done.stdout.count("\n") == 14 and first in done.stderr and "damaged" in done.stderr
+
+
+def test_du_adds_up(cache):
+    (sums,) = lines("-C", cache, "du")
+    entries = lines("-C", cache, "ls", "-q")
+    assert sums["entries"] == 14 and sums["bytes"] == sum(entry["bytes"] for entry in entries)
+    assert sums["functions"]["solve"]["entries"] == 12
+    assert sums["disk_bytes"] == sum(part["disk_bytes"] for part in sums["functions"].values())
+    table = run("-C", cache, "du").splitlines()
+    assert table[-1].endswith("in all") and len(table) == 5 and table[1].endswith("solve")
+
+
+# One entry
+
+
+def test_show_tells_the_call_and_the_numbers(cache):
+    (pair,) = keys(cache, "-f", "pair")
+    text = run("-C", cache, "show", pair[:8])
+    assert f"key       {pair}" in text and "array 0 `grid`  float64[2, 3], 48 B" in text
+    assert "  0.0  1.0  2.0  3.0  4.0  5.0\n  min 0.0  max 5.0  mean 2.50000  std 1.70783  zeros 1  NaN 0  inf 0" in text
+    (shown,) = lines("-C", cache, "show", pair)
+    assert shown["arguments"] == {"hex": "0102"}
+    expected = {"min": 0.0, "max": 5.0, "mean": 2.5, "std": np.arange(6.0).std(), "zeros": 1, "nan": 0, "inf": 0}
+    assert shown["arrays"][0]["summary"] == pytest.approx(expected)
+
+    (odd,) = keys(cache, "-f", "a/b \x1b[31m")
+    (shown,) = lines("-C", cache, "show", odd)
+    assert shown["arrays"][0]["summary"] == pytest.approx(
+        {"min": -2.0, "max": 1.5, "mean": -0.25, "std": 1.75, "zeros": 0, "nan": 1, "inf": 1}
+    )
+    assert "\x1b" not in run("-C", cache, "show", odd)
+    (solve,) = [entry for entry in lines("-C", cache, "ls") if entry["call"] == "solve(3, nu=0.5)"]
+    (shown,) = lines("-C", cache, "show", solve["key"])
+    assert shown["arguments"] == {"positional": ["3"], "keywords": {"nu": "0.5"}}
+    # A path is as good as a key.
+    assert lines("show", solve["path"], env={"NPCACHE_DIR": str(cache)}) == [shown]
+
+
+NUMBERS = [
+    np.array([0, 200], "u1"),
+    np.array([-100, 100], "i1"),
+    np.array([-(2**63), 2**63 - 1], "<i8"),
+    np.array([1, 2**64 - 1], "<u8"),
+    np.array([-1, 70000], ">i4"),
+    np.array([0.1, 6e4], "<f2"),
+    np.array([0.1, np.nan], "<f4"),
+    np.array([-1.5, 1e300], ">f8"),
+    np.array([3 + 4j, 0], "<c16"),
+    np.array([[True, False]]),
+]
+
+
+@pytest.mark.parametrize("array", NUMBERS, ids=lambda array: array.dtype.str)
+def test_show_reads_numbers_of_every_type_as_numpy_does(tmp_path, array):
+    with Cache(tmp_path / "cache") as cache:
+        cache.call("f", "", b"", lambda: array)
+    (key,) = keys(tmp_path / "cache")
+    summary = lines("-C", tmp_path / "cache", "show", key)[0]["arrays"][0]["summary"]
+    numbers = np.abs(array) if array.dtype.kind == "c" else array
+    finite = numbers[np.isfinite(numbers)]
+    assert array.dtype.kind not in "iu" or (summary["min"], summary["max"]) == (int(finite.min()), int(finite.max()))
+    assert summary["min"] == pytest.approx(float(finite.min()), rel=1e-6)
+    assert summary["max"] == pytest.approx(float(finite.max()), rel=1e-6)
+    assert summary["mean"] == pytest.approx(finite.astype(float).mean()) and summary["nan"] == np.isnan(numbers).sum()
+
+
+def test_show_draws_a_gradient_from_dark_to_bright(tmp_path):
+    with Cache(tmp_path / "cache") as cache:
+        cache.call("map", "", b"", lambda: np.tile(np.arange(64.0), (32, 1)))
+        cache.call("curve", "", b"", lambda: np.sin(np.linspace(0, 6.28, 1000)))
+        cache.call("holes", "", b"", lambda: np.full((20, 20), np.nan))
+        cache.call("text", "", b"", lambda: np.array(["a", "b"]))
+        cache.call("none", "", b"", lambda: np.zeros((0, 5)))
+    shown = {}
+    for name in "map", "curve", "holes", "text", "none":
+        (key,) = keys(tmp_path / "cache", "-f", name)
+        shown[name] = run("-C", tmp_path / "cache", "show", key)
+        assert run("-C", tmp_path / "cache", "show", key, "--no-picture") in shown[name]
+    rows = [line[2:] for line in shown["map"].splitlines() if "█" in line]
+    assert len(rows) == 16 and len(set(rows)) == 1 and re.fullmatch("·+░+▒+▓+█+", rows[0]) and len(rows[0]) == 64
+    assert len(re.findall("[⠁-⣿]+", shown["curve"])) >= 8
+    assert "nothing finite" in shown["holes"] and "NaN 400" in shown["holes"]
+    assert "no numbers" in shown["text"] and "no elements" in shown["none"]
+
+
+def test_a_key_that_is_none_or_several_is_an_error_that_helps(cache):
+    assert "no entry" in run("-C", cache, "show", "f" * 64, status=2).stderr
+    assert "no key" in run("-C", cache, "show", "solve", status=2).stderr
+    several = [key for key in keys(cache)]
+    digit = max("0123456789abcdef", key=lambda digit: sum(key.startswith(digit) for key in several))
+    stderr = run("-C", cache, "show", digit, status=2).stderr
+    assert "more digits" in stderr and next(key for key in several if key.startswith(digit)) in stderr
+
+
+# Why
+
+
+def test_why_says_what_the_nearest_stored_call_differs_in(cache):
+    assert "solve(3, nu=0.5) is stored" in run("-C", cache, "why", "solve", "3", "nu=0.5")
+    assert "pair(2 bytes) is stored" in run("-C", cache, "why", "pair", "--hex", "0102")
+    done = run("-C", cache, "why", "solve", "3", "nu=0.25", status=1)
+    assert "argument `nu`: stored 0.5, asked 0.25" in done.stdout
+    done = run("-C", cache, "why", "solve", "--of-version", "2", "3", "nu=0.5", status=1)
+    assert 'version: stored "1", asked "2"' in done.stdout
+    done = run("-C", cache, "why", "solve", "3.0", "nu=0.5", status=1)
+    assert re.search(r"argument 1: stored \d+, asked 3\.0", done.stdout)
+    assert "no call of `nothing` is stored here" in run("-C", cache, "why", "nothing", status=1).stdout
+    done = run("-C", cache, "--json", "why", "solve", "3", status=1)
+    answer = json.loads(done.stdout)
+    assert answer["stored"] is False and answer["version"] == "1" and "`nu`" in answer["explanation"]
+
+
+def test_why_takes_arrays_and_files(tmp_path):
+    signal = np.linspace(0, 1, 7)
+    np.save(tmp_path / "signal.npy", np.asfortranarray(signal))
+    (tmp_path / "notes").write_bytes(b"text")
+    typed = cbor2.CBORTag(40, [[7], cbor2.CBORTag(86, signal.tobytes())])
+    with Cache(tmp_path / "cache") as cache:
+        cache.call("f", "", cbor2.dumps([[typed], {}]), lambda: signal)
+        file = cbor2.CBORTag(int.from_bytes(b"NPCF", "big"), b"text")
+        cache.call("f", "", cbor2.dumps([[file, b"\x00\xff"], {}]), lambda: signal)
+    run("-C", tmp_path / "cache", "why", "f", "npy:signal.npy", cwd=tmp_path)
+    run("-C", tmp_path / "cache", "why", "f", "file:notes", "bytes:00ff", cwd=tmp_path)
+    run("-C", tmp_path / "cache", "why", "f", "npy:notes", cwd=tmp_path, status=2)
+
+
+# Verifying and dropping
+
+
+def test_verify_finds_each_kind_of_damage_and_removes_it(cache):
+    assert "14 entries" in run("-C", cache, "verify")
+    assert lines("-C", cache, "verify")[-1]["bad"] == 0
+    flipped, cut, empty, link = keys(cache, "-f", "solve")[:4]
+    replace(entry_file(cache, flipped), flip_data)
+    replace(entry_file(cache, cut), lambda data: data.__delitem__(slice(-1, None)))
+    replace(entry_file(cache, empty), bytearray.clear)
+    file = entry_file(cache, link)
+    outside = cache.parent / "outside.npy"
+    file.rename(outside)
+    file.symlink_to(outside)
+    done = run("-C", cache, "verify", status=1)
+    for key in flipped, cut, empty, link:
+        assert key in done.stdout
+    assert "4 bad, 0 removed" in done.stdout
+    reports = run("-C", cache, "--json", "verify", "--remove", status=1).stdout.splitlines()
+    assert json.loads(reports[-1]) == {"entries": 13, "bytes": json.loads(reports[-1])["bytes"], "bad": 4, "removed": 3}
+    # A link is none of npcache's files.
+    assert file.is_symlink() and outside.exists()
+    file.unlink()
+    assert "10 entries" in run("-C", cache, "verify")
+
+
+def test_prune_drops_what_fits_all_that_is_given(cache):
+    before = set(keys(cache))
+    assert "see `npcache prune --help`" in run("-C", cache, "prune", status=2).stderr
+    old = keys(cache, "-f", "solve")[:3]
+    for key in old:
+        os.utime(entry_file(cache, key), (time.time() - 100 * DAY,) * 2)
+    assert "would drop 3 entries" in run("-C", cache, "prune", "--unused-for", "90d", "--dry-run")
+    assert set(keys(cache)) == before
+    assert "dropped 0 entries" in run("-C", cache, "prune", "--unused-for", "90d", "--function", "pair")
+    assert lines("-C", cache, "prune", "--unused-for", "90d", "--larger-than", "1")[-1]["entries"] == 3
+    assert set(keys(cache)) == before - set(old)
+
+
+def test_prune_keeps_the_newest_and_stops_at_a_size(cache):
+    solve = keys(cache, "-f", "solve")
+    for age, key in enumerate(solve):
+        os.utime(entry_file(cache, key), (time.time() - age * DAY,) * 2)
+    run("-C", cache, "prune", "--function", "solve", "--keep", 5)
+    assert keys(cache, "-f", "solve") == sorted(solve[:5]) and len(keys(cache)) == 7
+    held = sum(entry["bytes"] for entry in lines("-C", cache, "ls"))
+    run("-C", cache, "prune", "--to", held - 1)
+    # The one that was used longest ago.
+    assert keys(cache, "-f", "solve") == sorted(solve[:4])
+    run("-C", cache, "prune", "--to", "0")
+    assert keys(cache) == []
+
+
+def test_clear_drops_all_when_it_is_meant(cache):
+    (cache / "mine").write_text("not npcache's")
+    assert "--yes" in run("-C", cache, "clear", status=2, stdin=subprocess.DEVNULL).stderr
+    run("-C", cache, "clear", "--yes", "--function", "solve")
+    assert len(keys(cache)) == 2
+    assert "mine" in run("-C", cache, "clear", "--yes", "--remove-directory", status=2).stderr
+    assert keys(cache) == [] and (cache / "mine").exists()
+    (cache / "mine").unlink()
+    run("-C", cache, "clear", "--yes", "--remove-directory")
+    assert not cache.exists()
+
+
+# Copying out
+
+
+def test_export_writes_what_numpy_itself_would(cache, tmp_path):
+    (pair,) = keys(cache, "-f", "pair")
+    solve = lines("-C", cache, "ls", "-f", "solve", "--sort", "size", "-n", 1)[0]["key"]
+    run("-C", cache, "export", solve, tmp_path / "out.npy")
+    np.save(tmp_path / "expected.npy", np.full((12, 3), 11.0))
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert (tmp_path / "out.npy").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    assert "exists" in run("-C", cache, "export", pair, "-a", "grid", tmp_path / "out.npy", status=2).stderr
+    run("-C", cache, "export", pair, "--array", "grid", "--force", tmp_path / "out.npy")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), np.arange(6.0).reshape(2, 3))
+    assert "--array" in run("-C", cache, "export", pair, tmp_path / "x.npy", status=2).stderr
+    assert "grid, flag" in run("-C", cache, "export", pair, "-a", "2", tmp_path / "x.npy", status=2).stderr
+    piped = run("-C", cache, "export", pair, "-a", "1", "-", text=False)
+    np.save(tmp_path / "expected.npy", np.True_)
+    assert piped == (tmp_path / "expected.npy").read_bytes()
+    run("-C", cache, "export", pair, tmp_path / "all.npz")
+    with np.load(tmp_path / "all.npz") as archive:
+        assert sorted(archive) == ["flag", "grid"] and archive["grid"][1, 2] == 5 and archive["flag"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npz", "cache", "expected.npy", "out.npy"]
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_damaged_entry_is_not_exported(cache, tmp_path):
+    key = keys(cache, "-f", "solve")[0]
+    replace(entry_file(cache, key), flip_data)
+    assert "not what was written" in run("-C", cache, "export", key, tmp_path / "out.npy", status=2).stderr
+    assert not (tmp_path / "out.npy").exists()
+
+
+# Taking in
+
+
+def test_import_takes_entries_of_another_cache(cache, tmp_path):
+    other = tmp_path / "other"
+    Cache(other).close()
+    files = sorted(cache.glob("*/*/*.npy"))
+    copies = []
+    for i, file in enumerate(files):  # a plain copy, under another name
+        copies.append(shutil.copyfile(file, tmp_path / f"{i}.npy"))
+    replace(copies[0], flip_data)
+    np.save(copies[1], np.zeros(3))
+    done = run("-C", other, "import", *copies, status=1)
+    assert "0.npy: no whole entry" in done.stderr and "1.npy: no whole entry" in done.stderr
+    assert done.stdout.count("stored") == 12 and len(keys(other)) == 12
+    assert run("-C", other, "import", *copies[2:]).count("is here already") == 12
+    assert "12 entries" in run("-C", other, "verify")
+    with Cache(other) as found:
+        hits = [found.begin("solve", "1", call(n, nu=0.5), 0) for n in range(12)]
+    assert sum(hasattr(hit, "arrays") and hit.array.shape == (n + 1, 3) for n, hit in enumerate(hits)) >= 10
+
+
+def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
+    np.save(tmp_path / "grid.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    np.savez_compressed(tmp_path / "two.npz", np.arange(3), named=np.array("text"))
+    store = ["-C", cache, "import", "--function", "grid", "--of-version", "7", "--took", "2h"]
+    run(*store, tmp_path / "grid.npy", "64", "nu=0.2")
+    assert "stored already" in run(*store, tmp_path / "grid.npy", "64", "nu=0.2", status=2).stderr
+    run(*store, tmp_path / "two.npz", "--hex", "00ff")
+    with Cache(cache) as found:
+        assert np.array_equal(found.begin("grid", "7", call(64, nu=0.2)).array, np.arange(6.0).reshape(2, 3))
+        two = found.begin("grid", "7", b"\x00\xff")
+        assert two.names == ["named", None] and two.arrays[0] == "text" and two.arrays[1].tolist() == [0, 1, 2]
+    entry = next(entry for entry in lines("-C", cache, "ls", "-f", "grid") if "nu" in entry["call"])
+    assert entry["compute_seconds"] == 7200 and entry["notes"] == {"imported": str(tmp_path / "grid.npy")}
+    assert "--of-version" in run("-C", cache, "import", "-f", "grid", tmp_path / "grid.npy", status=2).stderr
+    (tmp_path / "bad.npy").write_bytes(b"not an array")
+    assert "no .npy file" in run(*store, tmp_path / "bad.npy", "65", status=2).stderr
+    assert "cannot read" in run(*store, tmp_path / "none.npy", "65", status=2).stderr
+
+
+# The rest
+
+
+def test_bench_measures_and_leaves_nothing(tmp_path):
+    measured = lines("bench", tmp_path, "--rounds", 10)
+    assert len(measured[0]) == 6 and all(line["floor"] > 0 for line in measured[0])
+    assert sum(line["npcache"] is not None for line in measured[0]) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_say_what_to_do_and_exit_with_2(tmp_path):
+    assert "-C DIR" in run("-C", tmp_path, "ls", status=2).stderr
+    assert list(tmp_path.iterdir()) == []
+    assert "no/such" in run("-C", tmp_path / "no" / "such", "ls", status=2).stderr
+    (tmp_path / ".npcache-format").write_text("npcache 99\n")
+    assert "newer npcache" in run("-C", tmp_path, "ls", status=2).stderr
+    assert "Usage" in run("frobnicate", status=2).stderr
+    assert "no size" in run("-C", tmp_path, "ls", "--larger-than", "big", status=2).stderr
+
+
+def test_looking_changes_nothing_whatever_the_environment_says(cache, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(cache, copy, symlinks=True)
+    shutil.rmtree(copy / ".npcache")
+    before = sorted(path.relative_to(copy) for path in copy.rglob("*"))
+    for command in ["ls"], ["du"], ["verify"], ["why", "solve"], ["prune", "--to", "0", "-n"], ["show", keys(copy)[0]]:
+        run("-C", copy, *command, env={"NPCACHE_MODE": "off"}, status=1 if command[0] == "why" else 0)
+    assert sorted(path.relative_to(copy) for path in copy.rglob("*")) == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(cache):
+    with Cache(cache) as more:
+        for n in range(1500):
+            more.call("many", "1", call(n), lambda: np.zeros(1))
+    command = f"{NPCACHE} -C {cache} ls --long 2>&1 | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[1:] == ["0"] and done.stdout.startswith("KEY")
+
+
+def on_terminal(*arguments, answer=b"", **environment):
+    """What a terminal of 100 columns gets to see."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.pop("NO_COLOR", None)
+        os.environ.update({"TERM": "xterm-256color", "COLORTERM": ""} | environment)
+        os.execv(NPCACHE, ["npcache", *map(str, arguments)])
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    if answer:
+        os.write(terminal, answer)
+    seen = b""
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    _, status = os.waitpid(pid, 0)
+    return seen.decode(), os.waitstatus_to_exitcode(status)
+
+
+def test_colour_is_for_terminals_that_want_it(cache):
+    (key,) = keys(cache, "-f", "pair")
+    big = lines("-C", cache, "ls", "--sort", "size", "-n", 1)[0]["key"]
+    seen, status = on_terminal("-C", cache, "ls")
+    assert status == 0 and "\x1b[36mpair\x1b[0m" in seen
+    assert "\x1b[38;5;" in on_terminal("-C", cache, "show", big)[0]
+    assert "\x1b[38;2;" in on_terminal("-C", cache, "show", big, COLORTERM="truecolor")[0]
+    for command in ["ls"], ["du"], ["show", big], ["show", key], ["verify"]:
+        assert "\x1b[" not in on_terminal("-C", cache, *command, NO_COLOR="1")[0]
+        assert "\x1b" not in run("-C", cache, *command)
+
+
+def test_a_terminal_is_asked_before_all_is_dropped(cache):
+    seen, status = on_terminal("-C", cache, "clear", answer=b"n\n")
+    assert "Drop all entries in" in seen and status == 1 and len(keys(cache)) == 14
+    seen, status = on_terminal("-C", cache, "clear", answer=b"y\n")
+    assert status == 0 and keys(cache) == []
+
+
+def test_help_has_examples_and_completions_and_pages_every_command(tmp_path):
+    text = run("--help")
+    commands = re.findall(r"^  ([a-z]+) ", text.partition("Commands:")[2].partition("Options:")[0], re.MULTILINE)
+    assert {"ls", "show", "why", "verify", "prune", "clear", "export", "import", "du", "bench"} <= set(commands)
+    assert "Exit status" in text and "npcache -C results ls" in text
+    run("man", "--directory", tmp_path)
+    for command in set(commands) - {"help"}:
+        assert run(command, "--help")
+        assert (tmp_path / f"npcache-{command}.1").read_text().startswith(".ie")
+        for shell in "bash", "zsh", "fish":
+            assert re.search(rf"\b{command}\b", run("completions", shell))
+    assert run("man") == (tmp_path / "npcache.1").read_text()
+    script = tmp_path / "npcache.bash"
+    script.write_text(run("completions", "bash"))
+    check = f"source {script}; COMP_WORDS=(npcache ver); COMP_CWORD=1; _npcache npcache ver npcache; echo ${{COMPREPLY[*]}}"
+    done = subprocess.run(["bash", "-c", check], capture_output=True, text=True)
+    assert done.stdout == "verify\n", done
