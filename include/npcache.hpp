@@ -843,14 +843,20 @@ class npcache::result {
     std::int32_t count() const noexcept { return npcache_buffer_count(get()); }
     /** The `i`th array. NPCACHE_ERR_DTYPE: its elements are of another type; NPCACHE_ERR_ARGUMENT: there is none. */
     template <typename T> npcache::array<T> array(std::int32_t i = 0) const { return npcache::array<T>(*this, i); }
-    /** The array of that name. */
+    /** The array of that name; where there is none, of that name and a kind: "tolerance" is Python's `tolerance:float`. */
     template <typename T> npcache::array<T> array(const std::string &name) const
     {
+        std::int32_t of_a_kind = -1;
         for (std::int32_t i = 0; i < count(); i++) {
-            const char *found = view(i).name;
-            if (found && name == found)
+            const char *given = view(i).name;
+            const std::string_view found = given ? given : "";
+            if (given && found == name)
                 return npcache::array<T>(*this, i);
+            if (found.substr(0, found.find(':')) == name)
+                of_a_kind = i;
         }
+        if (of_a_kind >= 0)
+            return npcache::array<T>(*this, of_a_kind);
         throw error(NPCACHE_ERR_ARGUMENT, 0, "the result has no array \"" + name + "\"");
     }
 
@@ -1102,15 +1108,16 @@ template <typename Allocator> struct returned<std::vector<bool, Allocator>> : lo
     }
 };
 
-/** Keeps what a function returned as the `i`th array and those after it. */
-template <typename T> void keep(npcache::output &to, std::size_t i, const T &value)
+/** Keeps what a function returned as the `i`th array. `name`: its number in a tuple. */
+template <typename T> void keep(npcache::output &to, std::size_t i, const T &value, const char *name = nullptr)
 {
     if (to.count() != i)
         throw npcache::error(NPCACHE_ERR_ARGUMENT, 0,
                              "a function that computes in place returns all its arrays, in their order");
-    to.write(value);
+    to.write(value, name);
 }
-template <typename T> void keep(npcache::output &to, std::size_t i, const npcache::view<T> &value)
+template <typename T>
+void keep(npcache::output &to, std::size_t i, const npcache::view<T> &value, const char * = nullptr)
 {
     if (to.count() <= i || to.data(i) != value.data())
         throw npcache::error(NPCACHE_ERR_ARGUMENT, 0,
@@ -1124,7 +1131,7 @@ struct returned_tuple : std::conjunction<std::bool_constant<sizeof...(Ts) != 0>,
 
     template <std::size_t... I> static void keep_all(npcache::output &to, const T &value, std::index_sequence<I...>)
     {
-        (keep(to, I, std::get<I>(value)), ...);
+        (keep(to, I, std::get<I>(value), std::to_string(I).c_str()), ...);
     }
     template <std::size_t... I> static loaded load_all(const npcache::result &from, std::index_sequence<I...>)
     {

@@ -3,12 +3,15 @@
 import itertools
 import os
 import shutil
+import signal
 
 import pytest
 
 # A run of the tests is not to be changed by how its user runs npcache; NPCACHE_LIBRARY chooses the library.
 for variable in [name for name in os.environ if name.startswith("NPCACHE_") and name != "NPCACHE_LIBRARY"]:
     del os.environ[variable]
+# A shell's background jobs are started with Ctrl-C ignored, and some of the tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import npcache  # noqa: E402
 

@@ -307,6 +307,10 @@ void results_come_back_as_they_were(const npcache::cache &cache)
     });
     const auto again = [](const npcache::array<int> &given) { return given; };
     const npcache::array<int> given = cache.memoize("pair", "1", two)().first;
+    npcache_view first, second;
+    npcache_buffer_view(given.get(), 0, &first, sizeof first);
+    npcache_buffer_view(given.get(), 1, &second, sizeof second);
+    CHECK(std::string(first.name) == "0" && std::string(second.name) == "1");
     CHECK(cache.memoize("again", "1", again)(given)[1] == 2);
     CHECK(cache.memoize("again", "1", again)(given).origin() == NPCACHE_ORIGIN_DISK);
 }
@@ -345,13 +349,17 @@ void functions_compute_in_place(const npcache::cache &cache)
     const auto named = cache.memoize("named", "1", [](npcache::output &out, double x) {
         out.alloc<double>({1}, NPCACHE_ORDER_C, "value")[0] = x;
         out.write(std::vector<int>{1, 2}, "steps");
+        out.write(x / 2, "half:float");
     });
     for (int i = 0; i < 2; i++) {
         const npcache::result found = named(4);
-        CHECK(found.count() == 2 && found.array<double>("value")[0] == 4 && found.array<int>(1)[1] == 2);
+        CHECK(found.array<double>("half")() == 2 && found.array<double>("half:float")() == 2);
+        IS(NPCACHE_ERR_ARGUMENT, code_thrown([&] { found.array<double>("hal"); }, "no array"));
+        IS(NPCACHE_ERR_ARGUMENT, code_thrown([&] { found.array<double>(""); }, "no array"));
+        CHECK(found.count() == 3 && found.array<double>("value")[0] == 4 && found.array<int>(1)[1] == 2);
         CHECK(found.origin() == (i ? NPCACHE_ORIGIN_DISK : NPCACHE_ORIGIN_COMPUTED) && found.stored() == NPCACHE_OK);
         IS(NPCACHE_ERR_ARGUMENT, code_thrown([&] { found.array<double>("other"); }, "other"));
-        IS(NPCACHE_ERR_ARGUMENT, code_thrown([&] { found.array<double>(2); }, "no array 2"));
+        IS(NPCACHE_ERR_ARGUMENT, code_thrown([&] { found.array<double>(3); }, "no array 3"));
         IS(NPCACHE_ERR_DTYPE, code_thrown([&] { found.array<float>(); }, "<f8 and not <f4"));
     }
 

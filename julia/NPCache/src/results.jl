@@ -1,7 +1,7 @@
 # Between the arrays of a stored result and Julia's values.
 #
-# A result is one array or number; or a tuple of them, whose arrays have no names; or a named tuple, whose arrays have
-# its names. Numbers are arrays without dimensions. A tuple of one is an array named "0".
+# A result is one array or number, or tuples, named tuples and dictionaries of them, which the names of the arrays tell:
+# docs/results.md. Numbers are arrays without dimensions.
 
 # One reference to a result of the library's.
 mutable struct Buffer
@@ -70,10 +70,15 @@ function value_of(buffer::Buffer, view::Bool)
     count = @c npcache_buffer_count(buffer.handle::Handle)::Int32
     named = [array_of(buffer, i, view) for i in 0:count-1]
     view || release!(buffer)
-    names, values = first.(named), Tuple(last.(named))
-    all(isempty, names) && return count == 1 ? values[1] : values
-    names == ["0"] && return values
-    return NamedTuple{Tuple(Symbol.(names))}(values)
+    names, values = first.(named), last.(named)
+    count == 1 && isempty(names[1]) && return values[1]
+    try
+        return put_together([(place_of(name)..., value) for (name, value) in zip(names, values)])
+    catch e
+        e isa Misfit || rethrow()
+    end
+    # Another program's names.
+    return any(isempty, names) ? Tuple(values) : NamedTuple{Tuple(Symbol.(names))}(Tuple(values))
 end
 
 function array_of(buffer::Buffer, i, view::Bool)
@@ -108,6 +113,76 @@ end
 # The array whose C order is the memory order of `reversed`.
 c_order(reversed::ReadOnlyArray{T,N}) where {T,N} = PermutedDimsArray(reversed, ntuple(d -> N + 1 - d, N))
 
+# ------------------------------------------------------------------------------------------------------------- names
+
+# One step into a result: a key, and what it is a key of, the name of one of the captures of STEP.
+struct Step
+    container::Symbol
+    key::String
+end
+
+const CONTAINERS = (:tuple, :list, :map, :object, :map, :map)
+const STEP = r"([0-9]+)|\[([0-9]+)\]|\{(-?[0-9]+)\}|<([^<>/]*)>|(\"(?:[^\"\\]|\\.)*\")|([^\W\d][\w .\-]*)"
+
+# Names that are no places, or places that do not fit together.
+struct Misfit <: Exception end
+
+# The steps that a name says, and the kind.
+function place_of(name)
+    steps, i = Step[], 1
+    while i <= ncodeunits(name) && name[i] != ':'
+        isempty(steps) || (name[i] == '/' ? i += 1 : throw(Misfit()))
+        found = match(STEP, name, i)
+        (found === nothing || found.offset != i) && throw(Misfit())
+        which = findfirst(!isnothing, found.captures)
+        key = found.captures[which]
+        push!(steps, Step(CONTAINERS[which], startswith(key, '"') ? unquoted(key) : key))
+        i += ncodeunits(found.match)
+    end
+    return steps, i > ncodeunits(name) ? "" : name[i+1:end]
+end
+
+# A text of JSON, whose escapes are of UTF-16.
+function unquoted(text)
+    units = UInt16[]
+    for part in eachmatch(r"\\u([0-9a-fA-F]{4})|\\([^u])|([^\\]+)", chop(text; head=1, tail=1))
+        code, escape, plain = part.captures
+        append!(units, code !== nothing ? [parse(UInt16, code; base=16)] :
+                       transcode(UInt16, String(something(plain, get(UNESCAPED, escape, escape)))))
+    end
+    return transcode(String, units)
+end
+const UNESCAPED = Dict("n" => "\n", "t" => "\t", "r" => "\r", "b" => "\b", "f" => "\f")
+
+# The value of arrays that lie in one place: of each, the steps from there on, its kind, and itself.
+function put_together(arrays)
+    steps, kind, value = arrays[1]
+    if isempty(steps)
+        length(arrays) == 1 || throw(Misfit())
+        return of_kind(kind, value)
+    end
+    container = steps[1].container
+    all(array -> !isempty(array[1]) && array[1][1].container === container, arrays) || throw(Misfit())
+    names = unique(array[1][1].key for array in arrays)
+    values = Tuple(put_together([(array[1][2:end], array[2], array[3]) for array in arrays if array[1][1].key == name])
+                   for name in names)
+    container === :map && return NamedTuple{Tuple(Symbol.(names))}(values)
+    # An object of Python's is what it is made of.
+    container === :object && return length(names) == 1 ? values[1] : throw(Misfit())
+    return names == string.(0:length(names)-1) ? values : throw(Misfit())
+end
+
+function of_kind(kind, value)
+    kind in ("", "array", "float", "bool", "complex") && return value
+    kind == "int" && return value isa AbstractArray ? parse(BigInt, String(Vector{UInt8}(value))) : value
+    kind == "str" && return String(Vector{UInt8}(value))
+    kind == "bytes" && return Vector{UInt8}(value)
+    kind == "None" && return nothing
+    kind in ("()", "[]") && return ()
+    kind == "{}" && return NamedTuple()
+    throw(Misfit())
+end
+
 function path_of(buffer::Buffer)
     path = @c npcache_buffer_path(buffer.handle::Handle)::Ptr{UInt8}
     return path == C_NULL ? nothing : GC.@preserve buffer unsafe_string(path)
@@ -117,37 +192,39 @@ end
 
 const RESULTS = "results are numbers, arrays of $(join(ELEMENTS, ", ")), and tuples and named tuples of these"
 
-# Adds a function's result to what the library stores.
-function write_result(todo::Handle, result::Tuple)
+# Adds what a function returned, or a part of it in `place`, to what the library stores.
+function write_result(todo::Handle, result::Tuple, place="")
     isempty(result) && refuse("the function returned an empty tuple; $RESULTS")
-    for item in result
-        write_array(todo, length(result) == 1 ? "0" : "", item)
+    for (i, item) in enumerate(result)
+        write_result(todo, item, inside(place, string(i - 1)))
     end
 end
 
-write_result(todo::Handle, result::NamedTuple) = write_named(todo, result)
+write_result(todo::Handle, result::NamedTuple, place="") = write_named(todo, pairs(result), place)
 
-function write_result(todo::Handle, result::AbstractDict)
+function write_result(todo::Handle, result::AbstractDict, place="")
     all(key -> key isa Union{Symbol,AbstractString}, keys(result)) ||
         refuse("the function returned a dictionary whose keys are not all strings or symbols; $RESULTS")
     # Sorted: a dictionary has no order, and the file's should not depend on that.
-    write_named(todo, sort!([string(key) => item for (key, item) in result]; by=first))
+    write_named(todo, sort!([string(key) => item for (key, item) in result]; by=first), place)
 end
 
-write_result(todo::Handle, result) = write_array(todo, "", result)
-
-function write_named(todo::Handle, result)
+function write_named(todo::Handle, result, place)
     isempty(result) && refuse("the function returned nothing by a name; $RESULTS")
-    for (name, item) in pairs_of(result)
-        isempty(string(name)) && refuse("the function returned an array with an empty name")
-        write_array(todo, string(name), item)
+    for (name, item) in result
+        write_result(todo, item, inside(place, step_of(string(name))))
     end
 end
 
-pairs_of(result::NamedTuple) = pairs(result)
-pairs_of(result::Vector) = result
+inside(place, step) = isempty(place) ? step : string(place, '/', step)
 
-write_array(todo::Handle, name, item::Element) = write_array(todo, name, fill(item))
+# A key of a map; in quotes where it would be taken for something else.
+step_of(key) = occursin(r"^[\p{L}_][\p{L}\p{N}_ .\-]*$", key) ? key : string('"', replace(key, r"[\"\\\x01-\x1f]" => escaped), '"')
+escaped(char) = char in ("\"", "\\") ? "\\" * char : "\\u" * string(UInt32(only(char)); base=16, pad=4)
+
+write_result(todo::Handle, result::Element, place="") = write_array(todo, place, fill(result))
+write_result(todo::Handle, result::AbstractArray, place="") = write_array(todo, place, result)
+write_result(todo::Handle, result, place="") = refuse("the function returned a $(typeof(result)); $RESULTS")
 
 function write_array(todo::Handle, name, item::AbstractArray)
     dtype(eltype(item)) == 0 && refuse("the function returned an array of $(eltype(item)); $RESULTS: convert it")
@@ -160,8 +237,6 @@ function write_array(todo::Handle, name, item::AbstractArray)
         strides::Ptr{Int64}, memory.pointer::Ptr{Cvoid})::Int32
 end
 
-write_array(todo::Handle, name, item) = refuse("the function returned a $(typeof(item)); $RESULTS")
-
 # The library keeps column-major and row-major arrays as they lie; what has gaps, it would make row-major.
 dense(item::Array) = item
 dense(item::Union{Transpose,PermutedDimsArray}) = parent(item) isa Array && ndims(parent(item)) > 1 ? item : Array(item)
@@ -170,5 +245,5 @@ dense(item::AbstractArray) = Array(item)
 # Whether a result is, type for type, what reading it back would give: then it need not be read back.
 reads_back(::Element) = true
 reads_back(x::Array{T,N}) where {T,N} = dtype(T) != 0 && N > 0
-reads_back(x::Union{Tuple,NamedTuple}) = all(item -> item isa Union{Element,Array} && reads_back(item), x)
+reads_back(x::Union{Tuple,NamedTuple}) = all(reads_back, x)
 reads_back(x) = false

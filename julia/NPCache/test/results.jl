@@ -16,7 +16,7 @@ twice(cache, name, result; view=false) = (RETURNED[] = result; f = cached(() -> 
     append!(results, [one(T) for T in NPCache.ELEMENTS])
     append!(results, Any[zeros(0), zeros(0, 3), rand(1, 1, 1, 1, 2), rand(300, 200), rand(Float32, 70_000), (1.5, [1, 2]),
                          ([1.0],), (a=[1 2; 3 4], b=2.5), (a=true,), reinterpret(Float64, [0x7ff8000000000001, 0x7ff0000000000001]),
-                         -0.0, NaN32])
+                         -0.0, NaN32, ((1, [2.0]), (a=1,)), (mean=1.5, range=([0f0], (low=true,)), größe=[1])])
     for (i, result) in enumerate(results)
         result isa Base.ReinterpretArray && (result = collect(result))
         count = runs() do
@@ -33,11 +33,20 @@ end
     for (i, (result, expected)) in enumerate([transpose(a) => permutedims(a), view(a, 2:3, [1, 4]) => a[2:3, [1, 4]], trues(3) => fill(true, 3),
                                               1:3 => [1, 2, 3], fill(2.5) => 2.5, PermutedDimsArray(a, (2, 1)) => permutedims(a),
                                               view(a, 3:-2:1, :) => a[3:-2:1, :], reshape(view(a, :), 4, 3) => reshape(a, 4, 3),
-                                              Dict("b" => a, :a => 1) => (a=1, b=a), (x=1:2,) => (x=[1, 2],)])
+                                              Dict("b" => a, :a => 1) => (a=1, b=a), (x=1:2,) => (x=[1, 2],),
+                                              Dict("b" => Dict("c" => 1:2)) => (b=(c=[1, 2],),)])
         for value in twice(fresh(), "other", result)
             @test same(value, expected)
         end
     end
+end
+
+@testset "any key is a key" begin
+    odd = sort!(["", "0", "a/b", "a:int", "{7}", "[1]", "<b>", "\"", "\\", "\n\t\x01", "x′", "\U1f30d", "é"])
+    for value in twice(fresh(), "odd", Dict(key => i for (i, key) in enumerate(odd)))
+        @test collect(keys(value)) == Symbol.(odd) && collect(value) == 1:length(odd)
+    end
+    @test NPCache.unquoted("\"\\ud83c\\udf0d \\u00e9 \\n \\\\ \\\" é\"") == "\U1f30d é \n \\ \" é"
 end
 
 @testset "what cannot be stored is refused, and not lost" begin
