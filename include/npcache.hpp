@@ -682,6 +682,7 @@ template <typename... Parts> struct npcache_detail::built_in<npcache::fields_of<
         ((npcache_args_key(to, c_text(std::get<2 * I>(fields.parts), "a field's name")),
           description<value_type<I>>::add(to, std::get<2 * I + 1>(fields.parts))),
          ...);
+        static_cast<void>(to), static_cast<void>(fields); // used by nothing where there are none
     }
 
     static constexpr bool value = all_described(indices());

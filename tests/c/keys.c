@@ -6,7 +6,7 @@
  * it is empty, `~` for NULL, hexadecimal digits, `+<digits>:<n>` for n repetitions, or `*<k>:<n>` for n generated
  * bytes, the top bytes of i * k modulo 2^32; `^<bit>` after the last turns one bit of them over. Numbers along
  * dimensions are joined by commas. `key`, `call` and `begin` print a line; so does `status`, that of the first addition
- * since `args` that failed; and so does what fails outside of arguments.
+ * since `args` that failed; and so does what fails outside of arguments. `compute` and `ask` are test_hosts.py's.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -292,6 +292,38 @@ static void begin(void) {
     }
 }
 
+/* compute id dtype shape order data: begins the call, and gives it this result. ask id: the result has to be there. */
+static void compute_or_ask(char **words) {
+    npcache_buffer *buffer;
+    npcache_output *todo;
+    npcache_error *err;
+    npcache_view view;
+    npcache_status status = npcache_begin(function, args, -1, &buffer, &todo, &err);
+    int computes = todo != NULL;
+    if (computes && *words[0] == 'c') {
+        int64_t shape[MAX_NDIM];
+        int32_t ndim = parse_numbers(words[3], shape);
+        data bytes = parse_data(words[5]);
+        uint32_t order = *words[4] == 'f' ? NPCACHE_ORDER_F : NPCACHE_ORDER_C;
+        void *place = npcache_output_alloc(todo, NULL, atoi(words[2]), ndim, shape, order);
+        if (place != NULL) memcpy(place, bytes.bytes, bytes.len);
+        free(bytes.bytes);
+        npcache_output_commit(todo);
+    }
+    if (computes) status = npcache_end(todo, &buffer, &err);
+    if (status != 0) {
+        print_error(status, err);
+        return;
+    }
+    npcache_buffer_view(buffer, 0, &view, sizeof view);
+    printf("%s %s %d ", words[1], computes ? "computed" : "found", (int)view.dtype);
+    for (int i = 0; i < view.ndim; i++) printf("%s%" PRId64, i == 0 ? "" : ",", view.shape[i]);
+    printf("%s %c ", view.ndim == 0 ? "-" : "", (view.flags & NPCACHE_ORDER_F) != 0 ? 'f' : 'c');
+    for (size_t i = 0; i < view.nbytes; i++) printf("%02x", ((const unsigned char *)view.data)[i]);
+    puts(view.nbytes == 0 ? "-" : "");
+    npcache_buffer_release(buffer);
+}
+
 /* What changes the function: reports an error at once. */
 static void set_function(const char *operation, char **words) {
     npcache_error *err = NULL;
@@ -339,6 +371,9 @@ static void run(char **words) {
         call(words);
     } else if (strcmp(operation, "begin") == 0) {
         begin();
+    } else if (strcmp(operation, "compute") == 0 || strcmp(operation, "ask") == 0) {
+        compute_or_ask(words);
+        fflush(stdout);
     } else if (strcmp(operation, "cache") == 0) {
         data path = parse_data(words[1]);
         npcache_free(cache);
