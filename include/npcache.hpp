@@ -54,6 +54,7 @@
 #endif
 #endif
 
+/** What stands here is named `npcache::cache` and so on: a scope, of which nobody makes an object. */
 struct npcache final {
     npcache() = delete;
     ~npcache() = delete;
@@ -101,6 +102,7 @@ struct npcache final {
     /** What went wrong; what() is the message. */
     class error : public std::runtime_error {
       public:
+        /** An error of your own, as those of the library are made. */
         error(npcache_status code, std::int32_t function_code, const std::string &message)
             : std::runtime_error(message), code_(code), function_code_(function_code)
         {
@@ -117,9 +119,12 @@ struct npcache final {
 
     /* The C API under owners, for what has no class above: std::unique_ptrs of the size of a pointer. */
 
+    /** How an owner frees its handle. */
     template <typename Handle, void (*free)(Handle *)> struct deleter {
+        /** Never called with NULL. */
         void operator()(Handle *handle) const noexcept { free(handle); }
     };
+    /** The one that frees a handle of the C API. */
     template <typename Handle, void (*free)(Handle *)> using owner = std::unique_ptr<Handle, deleter<Handle, free>>;
 
     /** A function whose calls are cached. */
@@ -170,7 +175,9 @@ struct npcache final {
 
     /** The first half of a call: one of the two is set, or neither where another caller was busy all the time. */
     struct begun {
+        /** The result that was found. */
         buffer hit;
+        /** The result that is to be computed. */
         task todo;
     };
 
@@ -650,6 +657,7 @@ template <typename T> auto must_describe()
 
 /** An argument that is a file: what counts is its contents, read at every call, not its path. */
 struct npcache::file {
+    /** As for open(): relative to the working directory. */
     std::string path;
 };
 template <> struct npcache_detail::built_in<npcache::file> : std::true_type {
@@ -659,6 +667,7 @@ template <> struct npcache_detail::built_in<npcache::file> : std::true_type {
     }
 };
 
+/** What fields() makes. */
 template <typename... Parts> struct npcache::fields_of {
     /** Names and values in turn; references to what was no temporary. */
     std::tuple<Parts...> parts;
@@ -711,6 +720,7 @@ class npcache::arguments {
             npcache_detail::must_describe<T>();
         return *this;
     }
+    /** Text, in UTF-8. */
     arguments &add(const char *text) { return add<const char *>(text); }
     /** npcache_args_add_digest. */
     arguments &add(const digest &value)
@@ -724,6 +734,7 @@ class npcache::arguments {
         npcache_args_key(owned_.get(), npcache_detail::c_text(name, "a keyword"));
         return *this;
     }
+    /** For the C functions. */
     npcache_args *get() const noexcept { return owned_.get(); }
 
   private:
@@ -741,6 +752,7 @@ class npcache::shape {
     {
         static_assert(sizeof...(Sizes) <= npcache_detail::max_dimensions, "npcache: at most 32 dimensions");
     }
+    /** NPCACHE_ERR_ARGUMENT: `count` is over 32. */
     shape(const std::int64_t *sizes, std::size_t count) : size_(count), sizes_{}
     {
         if (count > npcache_detail::max_dimensions)
@@ -749,12 +761,19 @@ class npcache::shape {
             sizes_[i] = sizes[i];
     }
 
+    /** How many dimensions there are. */
     std::size_t size() const noexcept { return size_; }
+    /** The size along one of them, which is not checked. */
     std::int64_t operator[](std::size_t axis) const { return sizes_[axis]; }
+    /** The sizes, one after the other. */
     const std::int64_t *data() const noexcept { return sizes_.data(); }
+    /** The first size. */
     const std::int64_t *begin() const noexcept { return data(); }
+    /** Behind the last size. */
     const std::int64_t *end() const noexcept { return data() + size_; }
+    /** Whether they have as many dimensions, of the same sizes. */
     friend bool operator==(const shape &a, const shape &b) { return a.size_ == b.size_ && a.sizes_ == b.sizes_; }
+    /** Whether they have not. */
     friend bool operator!=(const shape &a, const shape &b) { return !(a == b); }
 
   private:
@@ -768,23 +787,37 @@ class npcache::shape {
  */
 template <typename T> class npcache::view {
   public:
+    /** An element, const if it cannot be written to. */
     using element_type = T;
+    /** A copy of an element. */
     using value_type = std::remove_cv_t<T>;
+    /** In the order of memory. */
     using iterator = T *;
+    /** In the order of memory. */
     using const_iterator = const T *;
 
+    /** The element with all indices 0: no element lies before it. */
     T *data() const noexcept { return data_; }
+    /** How many elements there are. */
     std::size_t size() const noexcept { return size_; }
+    /** Whether there are none. */
     bool empty() const noexcept { return size_ == 0; }
+    /** How many dimensions there are. */
     std::size_t ndim() const noexcept { return ndim_; }
+    /** The sizes along them, outermost first. */
     npcache::shape shape() const { return {shape_, ndim_}; }
+    /** The size along one of them, which is not checked. */
     std::int64_t shape(std::size_t axis) const { return shape_[axis]; }
     /** In bytes, as in npcache.h and numpy. */
     npcache::shape strides() const { return {strides_, ndim_}; }
+    /** In bytes, along one dimension, which is not checked. */
     std::int64_t stride(std::size_t axis) const { return strides_[axis]; }
 
+    /** The first element in memory. */
     T *begin() const noexcept { return data_; }
+    /** Behind the last one. */
     T *end() const noexcept { return data_ + size_; }
+    /** The `i`th element in memory, which is not checked. */
     T &operator[](std::size_t i) const { return data_[i]; }
 
     /** The element with these indices, which are not checked. */
@@ -813,7 +846,9 @@ template <typename T> class npcache::view {
 
   protected:
     friend class npcache::output;
+    /** Of no elements. */
     view() = default;
+    /** Borrows all three. */
     view(T *data, std::size_t size, std::size_t ndim, const std::int64_t *shape, const std::int64_t *strides)
         : data_(data), size_(size), ndim_(ndim), shape_(shape), strides_(strides)
     {
@@ -830,9 +865,13 @@ template <typename T> class npcache::view {
 /** All arrays of one result, of whatever types. Read-only; copying it copies a reference. */
 class npcache::result {
   public:
+    /** Takes over what npcache_end or npcache_begin gave. */
     explicit result(buffer owned) : owned_(std::move(owned)) {}
+    /** Another reference to the same arrays. */
     result(const result &other) noexcept : owned_(npcache_buffer_retain(other.get())) {}
+    /** The reference itself: the other has no arrays then, and is not to be asked for any. */
     result(result &&) = default;
+    /** Another reference in place of this one. */
     result &operator=(result other) noexcept
     {
         owned_.swap(other.owned_);
@@ -872,6 +911,7 @@ class npcache::result {
     /** For the C functions. */
     const npcache_buffer *get() const noexcept { return owned_.get(); }
 
+    /** npcache_buffer_view. NPCACHE_ERR_ARGUMENT: there is no `i`th array. */
     npcache_view view(std::int32_t i) const
     {
         npcache_view found;
@@ -895,12 +935,14 @@ template <typename T> class npcache::array : public npcache::view<const T> {
                   "npcache: arrays hold bool, integers, floating-point or complex numbers");
 
   public:
+    /** A copy of an element. */
     using value_type = T;
 
     /** NPCACHE_ERR_DTYPE: the elements are of another type; they are never converted. */
     explicit array(const result &whole, std::int32_t i = 0) : array(whole, whole.view(i), i) {}
-    // A moved array is a copied one, so that its old place never points to what is gone.
+    /** Another reference. A moved array is a copied one, so that its old place never points to what is gone. */
     array(const array &) = default;
+    /** Another reference in place of this one. */
     array &operator=(const array &) = default;
 
     /** A copy, in the order of memory. */
@@ -1036,6 +1078,7 @@ class npcache::output {
         std::advance(at, static_cast<std::ptrdiff_t>(i));
         return at->data;
     }
+    /** For the C functions. */
     npcache_output *get() const noexcept { return todo_; }
 
   private:
@@ -1307,8 +1350,11 @@ template <typename T> void npcache::output::write(const T &value, const char *na
     layouts_.emplace_back(nullptr);
 }
 
+/** What captures() makes. */
 template <typename Function, typename... Values> struct npcache::captured {
+    /** The function object. */
     Function function;
+    /** What of it counts. */
     std::tuple<Values...> values;
 };
 template <typename Function, typename... Values>
@@ -1339,6 +1385,7 @@ class npcache::memoized<Function, Result(Parameters...), InPlace> {
      */
     using result_type = typename load::type;
 
+    /** `function` under an identity that was described before; cache::memoize does both. */
     memoized(Function function, npcache::function described)
         : shared_(std::make_shared<state>(state{std::move(function), std::move(described)}))
     {
@@ -1480,6 +1527,7 @@ class npcache::cache {
         check(npcache_new(path, set.get(), &opened, &object), object);
         owned_.reset(opened);
     }
+    /** The same of a text. */
     explicit cache(const std::string &path, const options &how = {})
         : cache(npcache_detail::c_text(path, "a path"), how)
     {
@@ -1518,6 +1566,7 @@ class npcache::cache {
     {
         return make<Signature>(name, nullptr, std::move(function), object);
     }
+    /** One of several overloads. */
     template <typename Signature, typename = std::enable_if_t<std::is_function_v<Signature>>>
     auto memoize(const std::string &name, Signature *function) const
     {
