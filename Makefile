@@ -37,9 +37,9 @@ soak: build $(VENV)/ready
 check-broken: $(VENV)/ready
 	$(VENV)/bin/python tests/faults/broken.py
 
-# The Python package.
+# The Python package, on the oldest and the newest Python that there is.
 python-test: build $(VENV)/ready
-	cd python && NPCACHE_LIBRARY=$(abspath target/release/libnpcache.so) ../$(VENV)/bin/python -m pytest
+	$(PYTHON) tests/pythons.py
 	cd python && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
 
 # The Julia package, on a real Julia that is fetched into target/julia.

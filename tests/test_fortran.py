@@ -244,6 +244,9 @@ program traps
     print '(*(i0, 1x))', view%flags - NPCACHE_ORDER_F - NPCACHE_WRITABLE, view%ndim, view%dtype, view%nbytes, &
         view%itemsize
     print '(a)', npcache_f_text(view%name)//npcache_f_text(view%descr)//npcache_f_text(c_null_ptr)
+    status = npcache_f_array(result, 1_c_int32_t, NPCACHE_FLOAT64, extents, address)
+    call c_f_pointer(address, writable, extents)
+    print '(f3.1)', writable(2, 3)
     call npcache_buffer_release(copy)
     call npcache_buffer_release(result)
 
@@ -296,7 +299,10 @@ def test_orders_types_keys_and_errors_are_the_library_s(compile_fortran, tmp_pat
     # C's order is refused, then found; then another type, another rank, and no such array, which leaves nothing.
     assert lines[3] == "-1 0 -8 -1 -1" and lines[4] == "0 0 F"
     assert lines[5] == "1.0 2.0 3.0 4.0 5.0 6.0"
-    assert lines[6:] == ["0.25", "0 2 12 48 8", "columns<f8"]
+    # The copy's own element was written to, 6.0 is the result's, and what is found from now on.
+    assert lines[6:] == ["0.25", "0 2 12 48 8", "columns<f8", "6.0"]
+    with driver.Cache(tmp_path / "cache") as cache:
+        assert (cache.begin("rows", "1").arrays[1] == rows).all()
     matrix = np.arange(1.0, 7.0).reshape(3, 2).T
     cube = np.arange(1, 7, dtype=np.int8).reshape((2, 1, 3), order="F")
     arguments = canonical([-3, "mesh", np.complex64(1 - 2j), matrix, cube], {"dry": True})
