@@ -428,7 +428,7 @@ impl Bench {
                 }
             }
 
-            // Misses: the function fills its result, and it is stored.
+            // Misses: the function fills a result of its own, and it is stored.
             let n = if size > MIB { 1 } else { 50 / self.less.min(10) };
             let rounds = if size > MIB { 7.min(self.rounds) } else { self.rounds.min(15) };
             let next = std::cell::Cell::new(1000usize);
@@ -445,11 +445,11 @@ impl Bench {
                 paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
                 time
             };
-            let mut result = vec![0u8; size];
             let put = |_| {
                 let from = next.get();
                 let time = timed(|| {
                     for _ in 0..n {
+                        let mut result = vec![0u8; size];
                         ours::fill(std::hint::black_box(&mut result));
                         lmdb.put(&args(fresh()), &result);
                     }
@@ -458,11 +458,11 @@ impl Bench {
                 time
             };
             self.row(&format!("miss, {name} ÷ LMDB put"), rounds, n, miss, put);
-            let mut result = vec![0u8; size];
             let write = |_| {
                 let from = next.get();
                 let time = timed(|| {
                     for _ in 0..n {
+                        let mut result = vec![0u8; size];
                         ours::fill(std::hint::black_box(&mut result));
                         // Content-addressed: equal contents are one file, so each is made different.
                         result[0..8].copy_from_slice(&next.get().to_le_bytes());
