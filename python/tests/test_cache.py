@@ -218,3 +218,20 @@ def test_a_damaged_file_is_said_to_the_logger(cache, caplog):
     [record] = caplog.records
     assert (record.name, record.levelname) == ("npcache", "WARNING")
     assert str(entry) in record.getMessage()
+
+
+def test_an_audit_finds_a_function_that_is_not_deterministic(tmp_path, caplog):
+    cache, runs = npcache.Cache(tmp_path / "cache", audit=1), []
+
+    @cache.memoize(name="drifts", version="1")
+    def drifts(n):
+        runs.append(n)
+        return np.full(n, float(len(runs)))
+
+    assert drifts(2).tolist() == [1, 1]
+    with pytest.warns(npcache.CacheWarning, match="audited"):
+        assert drifts(2).tolist() == [2, 2]
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert "drifts(2) was computed again" in record.getMessage()
+    assert "array 0 at [0]: stored 1.0, computed 2.0 (2 of 2 elements differ)" in record.getMessage()

@@ -102,7 +102,7 @@ PROTECTIONS = [
                 "let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;",
                 "let flags = flags | OFlags::CLOEXEC;",
             ),
-            ("store.rs", "ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH", "ResolveFlags::empty()"),
+            ("store.rs", "let resolve = ResolveFlags::NO_SYMLINKS;", "let resolve = ResolveFlags::empty();"),
         ],
         "faults/test_corruption.py::test_what_is_no_entry_is_missed_once_and_replaced",
     ),
@@ -160,6 +160,46 @@ PROTECTIONS = [
             )
         ],
         "faults/test_hosts.py::test_two_machines_share_a_directory_that_is_not_local",
+    ),
+    (
+        "reading where another machine can take a map away",
+        [("cache.rs", "if len < MAP_FROM || !directory.maps {", "if len < MAP_FROM {")],
+        "test_filesystems.py::test_on_others_they_are_read",
+    ),
+    (
+        "look at the end of what is read",
+        [("cache.rs", "                entry::check_tail(&tail, stat.stx_size, &self.key).map_err(Fault::Entry)?;\n", "")],
+        "test_filesystems.py::test_of_a_large_file_that_is_no_entry_only_the_end_is_read",
+    ),
+    (
+        "distrust of entries",
+        [("cache.rs", "if !directory.trusts_file(file)? {", "if false {")],
+        "test_trust.py::test_a_wrong_array_that_was_forged_whole_is_not_returned",
+    ),
+    (
+        "distrust of directories",
+        [("store.rs", "            directory.check_owners()?;\n", "")],
+        "test_trust.py::test_a_directory_that_others_could_have_made_is_an_error_when_it_is_opened",
+    ),
+    (
+        "distrust of what a trusting cache remembers",
+        [("state.rs", "&& state.directory.trusts_owner() == directory.trusts_owner()", "")],
+        "test_trust.py::test_what_a_trusting_cache_of_the_process_has_in_memory_is_not_used",
+    ),
+    (
+        "comparison of an audit",
+        [("output.rs", "audit::difference(&stored, &computed, ulps)", "audit::difference(&stored, &stored, ulps)")],
+        "test_audit.py::test_a_difference_is_said_once_and_the_stored_result_stays",
+    ),
+    (
+        "name of who computes",
+        [("holder.rs", "    slot.pid.store(me.pid, Ordering::Release);\n", "    let _ = me.pid;\n")],
+        "test_log.py::test_a_wait_of_over_a_second_tells_whom_it_is_for",
+    ),
+    (
+        "memory of what was said",
+        [("log.rs", "if !lock(SAID.get(|_| true, Mutex::default)).insert(what) {", "if false && what.is_empty() {")],
+        "test_log.py::test_each_damaged_entry_is_said_once_with_what_is_wrong",
     ),
 ]
 

@@ -39,6 +39,9 @@ include("identity.jl")
 include("call.jl")
 include("cached.jl")
 
-__init__() = load_library()
+function __init__()
+    load_library()
+    start_listening()
+end
 
 end

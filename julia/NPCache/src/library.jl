@@ -49,6 +49,7 @@ const FUNCTIONS = (
     :npcache_output_commit,
     :npcache_output_note,
     :npcache_output_write,
+    :npcache_set_log,
     :npcache_status_string,
     :npcache_text_free,
 )
@@ -156,4 +157,39 @@ function load_library()
         return nothing
     end
     error("libnpcache is not found as ", join(paths, " or "), ": install it, run `make build`, or set NPCACHE_LIBRARY")
+end
+
+# What the library has to say comes in whichever thread called it, from within that call, where Julia may not switch tasks:
+# so it is noted down, and shown by a task of its own.
+const MESSAGES = Tuple{Int32,String}[]
+const MESSAGES_LOCK = Threads.SpinLock()
+const MESSAGES_CAME = Ref{Base.AsyncCondition}()
+
+function listen(::Ptr{Cvoid}, level::Int32, message::Cstring)
+    text = unsafe_string(message)
+    lock(() -> push!(MESSAGES, (level, text)), MESSAGES_LOCK)
+    ccall(:uv_async_send, Cint, (Ptr{Cvoid},), MESSAGES_CAME[])
+    return nothing
+end
+
+function show_messages()
+    messages = lock(() -> splice!(MESSAGES, 1:length(MESSAGES)), MESSAGES_LOCK)
+    for (level, text) in messages
+        # Said by `warn_unstored` too, with the function's name and where it was called.
+        occursin("not stored", text) && continue
+        level == 1 ? (@info text) : level == 2 ? (@warn text) : (@error text)
+    end
+end
+
+function start_listening()
+    # A package that is being precompiled is not to wait for more.
+    ccall(:jl_generating_output, Cint, ()) == 1 && return nothing
+    MESSAGES_CAME[] = Base.AsyncCondition(_ -> show_messages())
+    listener = @cfunction(listen, Cvoid, (Ptr{Cvoid}, Int32, Cstring))
+    @c npcache_set_log(listener::Ptr{Cvoid}, C_NULL::Ptr{Cvoid})::Cvoid
+    atexit() do
+        @c npcache_set_log(C_NULL::Ptr{Cvoid}, C_NULL::Ptr{Cvoid})::Cvoid
+        show_messages()
+    end
+    return nothing
 end

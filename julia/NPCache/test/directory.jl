@@ -76,3 +76,22 @@ end
     @test produce((x; y=1) -> x + y, cache, 1; name="keywords", version="1", y=5)[1] == 6
     @test produce(cache, (x; y=1) -> x + y, 1; name="keywords", version="1", y=6)[1] == 7
 end
+
+@testset "what the library says is shown" begin
+    cache = fresh()
+    f = cached(n -> fill(float(n), n), cache; name="f", version="1")
+    f(3)
+    entry = joinpath(cache.path, "f", NPCache.key(f, 3)[1:2], NPCache.key(f, 3) * ".npy")
+    rm(entry)
+    write(entry, "damaged")
+    program = julia_program("""
+        f = cached(n -> fill(float(n), n), NPCache.open($(repr(cache.path))); name="f", version="1")
+        f(3) == fill(3.0, 3) || exit(1)
+        sleep(0.1)
+        f(4)
+        """)
+    said = IOBuffer()
+    @test success(pipeline(program; stderr=said))
+    text = String(take!(said))
+    @test count("Warning", text) == 1 && occursin(entry, text) && occursin("computed again", text)
+end
