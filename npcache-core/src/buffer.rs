@@ -136,6 +136,11 @@ impl Buffer {
         })
     }
 
+    /// The same in nanoseconds, as far as it is known without reading more; else 0.
+    pub(crate) fn compute_ns(&self) -> u64 {
+        self.contents().compute_seconds.map_or(0, |seconds| (seconds * 1e9) as u64)
+    }
+
     /// The handle as a pointer, for other languages. [`Buffer::from_raw`] takes it back.
     pub fn into_raw(self) -> *const c_void {
         Arc::into_raw(self.0).cast()

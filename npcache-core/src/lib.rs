@@ -27,6 +27,7 @@ mod npy;
 mod options;
 mod output;
 mod state;
+mod statistics;
 mod store;
 
 pub use args::{Args, ArrayBytes, ArrayDigest, Canonical};
@@ -43,6 +44,7 @@ pub use log::{Level, Listener, Log, set_log};
 pub use npy::MAX_NDIM;
 pub use options::{Map, Mode, Options, Sharing, Trust, Verify};
 pub use output::Output;
+pub use statistics::Statistics;
 
 /// The README's example in Rust, run as a test.
 #[cfg(doctest)]

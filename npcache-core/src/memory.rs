@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLo
 use crate::buffer::Buffer;
 use crate::key::Identity;
 use crate::state::{Generation, Slot, lock};
+use crate::statistics::Worth;
 
 /// Longer arguments are remembered by their key. Comparing 1 KiB takes some 20 ns, hashing it 80 ns.
 pub(crate) const MAX_ARGUMENTS: usize = 1024;
@@ -74,6 +75,7 @@ struct Remembered {
     buffer: Buffer,
     generation: Generation,
     slot: Slot,
+    worth: Worth,
 }
 
 /// Whose turn it is to be dropped. Every place has one turn, by its hash, in one of the queues.
@@ -117,8 +119,9 @@ impl Table {
         Table { capacity, parts, buckets: AtomicUsize::new(1), order: Mutex::default() }
     }
 
-    /// The result of this call, unless `now`, the generation of a slot, is later than what it was found in.
-    pub(crate) fn get(&self, asked: &Asked<'_>, now: impl Fn(Slot) -> Generation) -> Option<Buffer> {
+    /// The result of this call and what it counts as, unless `now`, the generation of a slot, is later than what it was
+    /// found in.
+    pub(crate) fn get(&self, asked: &Asked<'_>, now: impl Fn(Slot) -> Generation) -> Option<(Buffer, Worth)> {
         let hash = asked.hash();
         let mut buckets = self.buckets.load(Ordering::Acquire);
         loop {
@@ -132,7 +135,7 @@ impl Table {
                 if !place.asked_again.load(Ordering::Relaxed) {
                     place.asked_again.store(true, Ordering::Relaxed);
                 }
-                return Some(found.buffer.clone());
+                return Some((found.buffer.clone(), found.worth));
             }
             // It may have moved to another bucket before this one was locked.
             let now_in_use = self.buckets.load(Ordering::Acquire);
@@ -167,6 +170,7 @@ impl Table {
         buffer: Buffer,
         generation: Generation,
         slot: Slot,
+        worth: Worth,
     ) {
         let hash = asked.hash();
         let (bytes, by_key) = match asked.args {
@@ -179,7 +183,7 @@ impl Table {
             layouts: asked.layouts.map(Into::into),
             bytes: bytes.into(),
             by_key,
-            result: Some(Remembered { buffer, generation, slot }),
+            result: Some(Remembered { buffer, generation, slot, worth }),
             asked_again: AtomicBool::new(false),
             kept: false,
         };
@@ -368,7 +372,7 @@ mod tests {
         let args = asked_for(&i);
         let asked = asked(&args);
         let buffer = Buffer::computed(Vec::new(), Vec::new(), None, Ok(()), 0.0);
-        table.put(&asked, &identity, buffer, generation, Slot::ALL);
+        table.put(&asked, &identity, buffer, generation, Slot::ALL, Worth { row: 0, ns: 0 });
         assert_eq!(table.buckets.load(Ordering::Relaxed), FEW);
         let before = bucket_of(asked.hash(), FEW);
         let mut from = table.nth_bucket(before).write();

@@ -12,7 +12,7 @@ use ndarray_npy::{ViewMutElement, WritableElement};
 use crate::args::{ArrayBytes, Canonical, element_descr};
 use crate::audit;
 use crate::buffer::{Buffer, Origin};
-use crate::cache::remember;
+use crate::cache::{Known, remember};
 use crate::cbor;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
@@ -24,7 +24,8 @@ use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
 use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
-use crate::state::{Generation, Slot, State};
+use crate::state::{Generation, State};
+use crate::statistics::{Count, Tally};
 use crate::store::{Published, below_size_limit, write_all};
 
 /// Results from this length on are written in pieces, each hashed while it is in the processor's cache.
@@ -57,13 +58,15 @@ pub struct Output {
 
 /// What is being computed, and where it goes.
 pub(crate) struct Task {
-    pub(crate) identity: Arc<Identity>,
+    pub(crate) known: Arc<Known>,
     pub(crate) key: Key,
     pub(crate) args: Canonical,
     /// Where to store it, or why it will not be.
     pub(crate) place: Result<Place, Unstored>,
     /// The flight that this caller leads, if it shares its work.
     pub(crate) seat: Option<Seat>,
+    /// Where to count it, if the cache has a directory.
+    pub(crate) tally: Option<Tally>,
     /// What is stored already, where the call is a hit that is audited.
     pub(crate) audited: Option<Audited>,
 }
@@ -78,7 +81,6 @@ pub(crate) struct Audited {
 /// Where a result is stored.
 pub(crate) struct Place {
     pub(crate) state: Arc<State>,
-    pub(crate) slot: Slot,
     /// Read before the call looked for a stored result.
     pub(crate) generation: Generation,
     /// The entry's path, and where in it the path below the root begins.
@@ -297,7 +299,7 @@ impl Output {
     /// The first that any call on this output had; or that it has no array.
     pub fn commit(&mut self) -> Result<()> {
         if self.arrays.is_empty() && self.error.is_none() {
-            let name = self.task.identity.name();
+            let name = self.task.known.identity.name();
             self.error =
                 Some(Error::Argument(format!("function `{name}` committed a result without an array")));
         }
@@ -315,7 +317,7 @@ impl Output {
     pub fn function_error(&mut self, code: i32) -> Error {
         let cause = self.error.take().map(|e| e.to_string());
         let message = self.complaint.take().or(cause).unwrap_or_default();
-        Error::Function { name: self.task.identity.name().to_owned(), code, message, source: None }
+        Error::Function { name: self.task.known.identity.name().to_owned(), code, message, source: None }
     }
 
     /// Ends the computation: publishes the result if it was committed, and hands it to those who wait for it.
@@ -332,21 +334,31 @@ impl Output {
             return Err(e);
         }
         if !self.committed {
-            return Err(Error::NotCommitted(self.task.identity.name().to_owned()));
+            return Err(Error::NotCommitted(self.task.known.identity.name().to_owned()));
         }
         let took = self.took.unwrap_or_else(|| self.started.elapsed());
         let stored = self.publish(took);
-        let Output { task: Task { identity, key, args, seat, place, audited }, arrays, blocks, .. } = self;
+        let Output { task: Task { known, key, args, seat, place, tally, audited }, arrays, blocks, .. } =
+            self;
+        if let Some(Tally { state, row }) = tally {
+            let kind = match stored {
+                Ok(()) => Count::Stored,
+                Err(Unstored::Cheap) => Count::Cheap,
+                Err(_) => Count::Unstored,
+            };
+            state.count(row, kind, 1);
+            state.count(row, Count::SpentNs, took.as_nanos() as u64);
+        }
         let path = place.as_ref().ok().filter(|_| stored.is_ok()).map(|place| place.path.clone());
         let buffer = Buffer::computed(arrays, blocks, path, stored, took.as_secs_f64());
         if let Some(audited) = audited {
-            return Ok(audited.outcome(&identity, &args, &key, buffer));
+            return Ok(audited.outcome(&known.identity, &args, &key, buffer));
         }
         // Of an older generation, or of another process, nothing is remembered; the rest is, stored or not.
         if let Ok(place) = &place
             && !matches!(stored, Err(Unstored::Cleared | Unstored::Forked))
         {
-            remember(&place.state, place.generation, place.slot, &identity, &args, &key, &buffer);
+            remember(&place.state, place.generation, &known, &args, &key, &buffer);
         }
         if let Some(seat) = seat {
             seat.land(buffer.with_origin(Origin::Shared));
@@ -381,7 +393,7 @@ impl Output {
                 pieces.push(IoSlice::new(&footer));
                 write_all(file, &mut pieces)
             },
-            || place.state.permit(place.slot, place.generation),
+            || place.state.permit(self.task.known.slot, place.generation),
         );
         match published {
             // What is there is another caller's result of the same call, as far as that can be told.
@@ -400,7 +412,7 @@ impl Output {
 
     /// What an entry says of itself: JSON, see `docs/format.md`.
     fn metadata(&self, took: Duration) -> Vec<u8> {
-        let identity = &self.task.identity;
+        let identity = &self.task.known.identity;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let pairs = |pairs: &[(String, String)]| {
             serde_json::Value::from_iter(pairs.iter().map(|(name, value)| (name.clone(), value.clone())))

@@ -6,13 +6,16 @@
 //! is the generations: counters that a clear raises, by which a result is known to be older than the clear.
 //! `.npcache/state-<boot id>-<root inode>` is mapped by every process and holds the same counters again, where
 //! reading them costs a load, and a word to wait on. Its name makes sure that no copied directory brings one along
-//! that is mapped elsewhere: copying over a mapped file kills who reads it. It can always be deleted.
+//! that is mapped elsewhere: copying over a mapped file kills who reads it. It can always be deleted. It is also where
+//! calls are counted, see [`crate::statistics`].
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{OFlags, fallocate, fstat};
 use rustix::io::Errno;
@@ -26,7 +29,8 @@ use crate::holder::{self, Holder, Myself, Slots};
 use crate::key::Key;
 use crate::log::{Level, say_once};
 use crate::memory::Table;
-use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, below_size_limit, retry};
+use crate::statistics::{Counters, ROWS, Row};
+use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, STATISTICS_FILE, below_size_limit, retry, write_all};
 
 /// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
 /// it below the largest file offset.
@@ -35,6 +39,9 @@ const KEYS_FROM: u64 = 4096;
 /// The byte that excludes clearing and publishing.
 const CLEARING: u64 = 0;
 
+/// The byte of who adds up the statistics of earlier boots.
+const ADDING_UP: u64 = 1;
+
 /// Counters of generations: the first for `clear`, one of the others for the `clear_function` of any function whose
 /// name falls on it.
 const GENERATIONS: usize = 256;
@@ -42,11 +49,13 @@ const GENERATIONS: usize = 256;
 /// Their length in the lock file.
 const GENERATIONS_LEN: u64 = 8 * GENERATIONS as u64;
 
-/// Length of the state page; what is not used yet is for counters.
+/// Length of the state page.
 const PAGE_LEN: usize = 64 << 10;
 
 /// Where in it the slots of those who compute are.
 const HOLDERS_AT: usize = 8192;
+/// Where in it the statistics are.
+const ROWS_AT: usize = 16 << 10;
 
 /// The layout of [`Page`]; another's page is left alone.
 const PAGE_LAYOUT: u32 = 1;
@@ -76,6 +85,7 @@ pub(crate) struct State {
     page: Option<Page>,
     /// This process, for those who wait for it.
     me: Myself,
+    pub(crate) counters: Counters,
     pub(crate) flights: Flights,
     /// `None` where nothing is to be kept, or where no page tells of clears by other processes.
     pub(crate) memory: Option<Table>,
@@ -92,10 +102,25 @@ pub(crate) struct State {
     retired: AtomicBool,
 }
 
+/// The States of this process.
+static REGISTRY: PerProcess<Mutex<Vec<Weak<State>>>> = PerProcess::new();
+
+/// Runs when the process exits: many a program leaves its caches open.
+extern "C" fn at_exit() {
+    // Whoever holds it now may hold it for ever.
+    let Ok(registry) = REGISTRY.get(|_| true, Mutex::default).try_lock() else { return };
+    registry.iter().filter_map(Weak::upgrade).for_each(|state| state.add_all_memory_hits());
+}
+
 impl State {
     /// The one State of this process for `directory`.
     pub(crate) fn of(directory: Arc<Directory>, writable: bool, memory: u64) -> Arc<State> {
-        static REGISTRY: PerProcess<Mutex<Vec<Weak<State>>>> = PerProcess::new();
+        static REGISTERED: AtomicBool = AtomicBool::new(false);
+        if !REGISTERED.swap(true, Ordering::Relaxed) {
+            // SAFETY: a function of this library, which is never unloaded (`-z nodelete`). Where it cannot be had, hits in
+            // memory are lost at the exit.
+            unsafe { libc::atexit(at_exit) };
+        }
         let mut registry = lock(REGISTRY.get(|_| true, Mutex::default));
         registry.retain(|state| state.strong_count() > 0);
         let identity = directory.identity();
@@ -147,7 +172,9 @@ impl State {
         let page = Page::open(&directory, locks.is_ok());
         if locks.is_ok() {
             directory.collect_temporaries(false);
+            let _ = add_up_earlier_boots(&directory);
         }
+        let counters = Counters::new(page.as_ref().is_some_and(|page| page.writable));
         let failed = matches!(locks, Err(Unstored::DiskFull | Unstored::Io)).then(Instant::now);
         State {
             identity: directory.identity(),
@@ -156,6 +183,7 @@ impl State {
             failed,
             flights: Flights::default(),
             memory: (memory > 0 && page.is_some()).then(|| Table::new(memory)),
+            counters,
             verified: parking_lot::Mutex::default(),
             page,
             me: Myself::new(),
@@ -312,13 +340,20 @@ impl State {
         now.duration_since(*first)
     }
 
-    /// Whoever computed `key` does no more.
-    pub(crate) fn forget_wait(&self, key: &Key) {
-        if self.has_waits.load(Ordering::Relaxed) {
-            let mut waits = lock(&self.waits);
-            waits.remove(key);
-            self.has_waits.store(!waits.is_empty(), Ordering::Relaxed);
+    /// Whoever computed `key` does no more; whether a call came back busy from it.
+    pub(crate) fn forget_wait(&self, key: &Key) -> bool {
+        if !self.has_waits.load(Ordering::Relaxed) {
+            return false;
         }
+        let mut waits = lock(&self.waits);
+        let had = waits.remove(key).is_some();
+        self.has_waits.store(!waits.is_empty(), Ordering::Relaxed);
+        had
+    }
+
+    /// What all processes count, where there is a page.
+    pub(crate) fn page_rows(&self) -> Option<&[Row]> {
+        self.page.as_ref().map(|page| &page.shared().rows[..])
     }
 
     /// No call may use this State any more: its directory is gone.
@@ -330,6 +365,12 @@ impl State {
 /// The byte of the lock file that stands for a key.
 fn lock_of(key: &Key) -> u64 {
     KEYS_FROM + (key.first_word() >> 2)
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.add_all_memory_hits();
+    }
 }
 
 /// What [`State::try_lock`] found.
@@ -477,6 +518,52 @@ fn set_lock(file: &LockFile, kind: i32, offset: u64) -> rustix::io::Result<bool>
     }
 }
 
+/// The path of the state page of this boot.
+fn page_name(directory: &Directory) -> CString {
+    let boot: String = boot_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = format!(".npcache/{STATE_PREFIX}{boot}-{}", directory.identity().1);
+    CString::new(name).expect("no NUL")
+}
+
+/// Adds what is counted in the pages of earlier boots to the file of statistics, and removes them.
+fn add_up_earlier_boots(directory: &Directory) -> Result<(), Unstored> {
+    let own = page_name(directory);
+    let earlier = || directory.state_files().into_iter().filter(|name| *name != own);
+    if earlier().next().is_none() {
+        return Ok(());
+    }
+    // A description of its own, as in `raise_generation`.
+    let lock = LockFile::open(|| directory.open_file(LOCK_FILE, OFlags::RDWR))?;
+    if !set_lock(&lock, libc::F_WRLCK, ADDING_UP)? {
+        return Ok(());
+    }
+    let up = Duration::from_secs(rustix::system::sysinfo().uptime as u64);
+    let booted = (SystemTime::now() - up).duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut pages = Vec::new();
+    for name in earlier() {
+        let file = directory.open_file(&name, OFlags::RDONLY)?;
+        let mut bytes = vec![0; PAGE_LEN];
+        let n = retry(|| rustix::io::pread(&file, &mut bytes, 0))?;
+        // One that was written to in this boot may still be: by another machine.
+        if n == PAGE_LEN
+            && bytes[..4] == PAGE_LAYOUT.to_le_bytes()
+            && fstat(&file)?.st_mtime < booted.as_secs() as i64
+        {
+            pages.push((name, bytes.split_off(ROWS_AT)));
+        }
+    }
+    if pages.is_empty() {
+        return Ok(());
+    }
+    let text = crate::statistics::fold(&directory.read_whole(STATISTICS_FILE)?, &pages);
+    let write = |file: &OwnedFd, _: &_| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
+    directory.publish(STATISTICS_FILE, true, write, || Ok(())).map_err(|refused| refused.why)?;
+    for (name, _) in pages {
+        directory.unlink(&name)?;
+    }
+    Ok(())
+}
+
 /// The state page, mapped.
 struct Page {
     start: std::ptr::NonNull<Shared>,
@@ -492,19 +579,21 @@ struct Shared {
     generations: [AtomicU64; GENERATIONS],
     _to_holders: [u64; (HOLDERS_AT - 128) / 8 - GENERATIONS],
     holders: Slots,
+    rows: [Row; ROWS],
 }
 
 #[repr(C, align(64))]
 struct Line<T>(T);
 
-const _: () = assert!(std::mem::offset_of!(Shared, holders) == HOLDERS_AT && size_of::<Shared>() <= PAGE_LEN);
+const _: () = {
+    assert!(std::mem::offset_of!(Shared, holders) == HOLDERS_AT);
+    assert!(std::mem::offset_of!(Shared, rows) == ROWS_AT && size_of::<Shared>() == PAGE_LEN);
+};
 
 impl Page {
     /// `None` where it cannot be had: then waiters poll and generations are read from the lock file.
     fn open(directory: &Directory, writable: bool) -> Option<Page> {
-        let boot: String = boot_id().iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!(".npcache/{STATE_PREFIX}{boot}-{}", directory.identity().1);
-        let name = CString::new(name).expect("no NUL");
+        let name = page_name(directory);
         if boot_id() == [0; 16] || !directory.is_local() {
             return None;
         }

@@ -4,6 +4,7 @@
 //! ROOT/CACHEDIR.TAG                          backup programs leave the directory out
 //! ROOT/.npcache-format                       the disk format's number
 //! ROOT/.npcache/lock, state-…, tmp/          see state.rs; temporaries of file systems without O_TMPFILE
+//! ROOT/.npcache/statistics                   see statistics.rs
 //! ROOT/<function>/<2 hex>/<64 hex>.npy       entries
 //! ```
 //!
@@ -44,6 +45,8 @@ const TMP: &CStr = c".npcache/tmp";
 /// See [`crate::state`].
 pub(crate) const LOCK_FILE: &CStr = c".npcache/lock";
 pub(crate) const STATE_PREFIX: &str = "state-";
+/// See [`crate::statistics`].
+pub(crate) const STATISTICS_FILE: &CStr = c".npcache/statistics";
 
 /// Entries are read-only for everybody, so that an accident with a mapped one takes intent.
 const ENTRY_MODE: Mode = Mode::from_raw_mode(0o444);
@@ -54,7 +57,7 @@ const OWNER_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const GROUP_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o2775);
 
 /// A name longer than this is cut and its hash appended: directories have names of at most 255 bytes.
-const MAX_DIRECTORY_NAME: usize = 200;
+pub(crate) const MAX_DIRECTORY_NAME: usize = 200;
 
 /// Set once the system has said that it has no `openat2`.
 static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
@@ -244,6 +247,27 @@ impl Directory {
         let mut bytes = [0; 64];
         let n = retry(|| rustix::io::read(&file, &mut bytes))?;
         Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
+    }
+
+    /// All of an administrative file; nothing where there is none.
+    pub(crate) fn read_whole(&self, name: &CStr) -> rustix::io::Result<Vec<u8>> {
+        use std::io::Read;
+        let file = match self.open_file(name, OFlags::RDONLY) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(file).read_to_end(&mut bytes);
+        read.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        Ok(bytes)
+    }
+
+    /// The names of the files for what processes of one boot share, of any boot.
+    pub(crate) fn state_files(&self) -> Vec<CString> {
+        let Ok(admin) = self.open_directory(&self.root, ADMIN) else { return Vec::new() };
+        let ours = |name: &CString| name.to_bytes().starts_with(STATE_PREFIX.as_bytes());
+        let names = entries(&admin).filter(ours);
+        names.map(|name| CString::new([b".npcache/", name.to_bytes()].concat()).expect("no NUL")).collect()
     }
 
     /// Opens a file below the root, never through a link, never waiting for a pipe.
@@ -591,7 +615,7 @@ impl Directory {
         let admin = self.open_directory(&root, ADMIN);
         if let Ok(admin) = &admin {
             let ours = |name: &CString| {
-                [&b"lock"[..], b"tmp"].contains(&name.to_bytes())
+                [&b"lock"[..], b"statistics", b"tmp"].contains(&name.to_bytes())
                     || name.to_bytes().starts_with(STATE_PREFIX.as_bytes())
             };
             let others = entries(admin).filter(|name| !ours(name));
