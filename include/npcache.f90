@@ -103,6 +103,25 @@ module npcache
         integer(c_int32_t) :: flags
     end type
 
+    !> How calls went: in all processes, since the cache was made.
+    type, bind(C) :: npcache_statistics
+        integer(c_int64_t) :: memory
+        integer(c_int64_t) :: disk
+        integer(c_int64_t) :: shared
+        integer(c_int64_t) :: lower
+        integer(c_int64_t) :: misses
+        integer(c_int64_t) :: stored
+        integer(c_int64_t) :: cheap
+        integer(c_int64_t) :: unstored
+        integer(c_int64_t) :: evicted
+        integer(c_int64_t) :: corrupt
+        integer(c_int64_t) :: waits
+        real(c_double) :: seconds_waited
+        real(c_double) :: seconds_spent
+        real(c_double) :: seconds_saved
+        integer(c_int64_t) :: complete
+    end type
+
     abstract interface
         !> A function for npcache_call, which takes its c_funloc. Returns 0, or an error code of its own.
         function npcache_fn(user_data, args, args_len, out) bind(C) result(code)
@@ -223,6 +242,16 @@ module npcache
             import
             type(c_ptr), value :: cache
             character(kind=c_char), intent(in) :: name(*)
+            type(c_ptr), intent(out) :: error
+            integer(c_int32_t) :: status
+        end function
+
+        !> `function`: the c_loc of a name that ends in c_null_char, or c_null_ptr for all functions.
+        function npcache_stats(cache, function, statistics, statistics_size, error) bind(C) result(status)
+            import
+            type(c_ptr), value :: cache, function
+            type(npcache_statistics), intent(out) :: statistics
+            integer(c_size_t), value :: statistics_size
             type(c_ptr), intent(out) :: error
             integer(c_int32_t) :: status
         end function

@@ -220,6 +220,74 @@ typedef int32_t npcache_status;
 typedef int32_t (*npcache_fn)(void *user_data, const void *args, size_t args_len, npcache_output *out);
 
 /**
+ * How the calls of a function went, or of all: counted by all processes since the cache was made. Clearing does not set it
+ * back.
+ */
+typedef struct {
+    /**
+     * Hits in a process's memory.
+     */
+    uint64_t memory;
+    /**
+     * Hits on disk.
+     */
+    uint64_t disk;
+    /**
+     * Calls that were given the result that another thread computed, or found, meanwhile.
+     */
+    uint64_t shared;
+    /**
+     * Hits in the cache below, of the option lower.
+     */
+    uint64_t lower;
+    /**
+     * Calls that found nothing and began to compute.
+     */
+    uint64_t misses;
+    /**
+     * Results that were computed and stored.
+     */
+    uint64_t stored;
+    /**
+     * Results that were computed and, by the option min_compute_ms, kept in memory only.
+     */
+    uint64_t cheap;
+    /**
+     * Results that were computed and not stored for any other reason.
+     */
+    uint64_t unstored;
+    /**
+     * Entries that were removed to keep within bounds.
+     */
+    uint64_t evicted;
+    /**
+     * Entries that were found damaged, and were computed again.
+     */
+    uint64_t corrupt;
+    /**
+     * Calls that waited for another caller which computed the same.
+     */
+    uint64_t waits;
+    /**
+     * Seconds that calls waited for other callers.
+     */
+    double seconds_waited;
+    /**
+     * Seconds that computing took, of all results.
+     */
+    double seconds_spent;
+    /**
+     * Seconds that computing what was found would have taken.
+     */
+    double seconds_saved;
+    /**
+     * 1; or 0 where only this process's calls are counted: on network file systems, and in a directory that it cannot
+     * write.
+     */
+    uint64_t complete;
+} npcache_statistics;
+
+/**
  * One array of a result. Its pointers are valid as long as the buffer.
  */
 typedef struct {
@@ -563,6 +631,29 @@ npcache_status npcache_clear(npcache *cache,
  * The caller sees to it that: `cache` is not freed; `name` is a C string; `err` is NULL or writable.
  */
 npcache_status npcache_clear_function(npcache *cache, const char *name, npcache_error **err);
+
+/**
+ * How the calls of a function went, or of all functions.
+ *
+ * - `function`: its name, for all its versions; NULL for all functions.
+ * - `statistics`, `statistics_size`: where to, and its size, sizeof(npcache_statistics): a program compiled against an
+ *   older header gets the fields that it knows. All zeros on failure, and for a cache without a directory but for
+ *   `complete`.
+ *
+ * A hit in memory is counted at once, but seen by other processes only after some thousand of a thread, with the next
+ * call of the function that computes, or when the process exits; one that is killed loses what was not seen. Does not
+ * depend on how many entries there are.
+ *
+ * NPCACHE_ERR_IO: the file with the counts of earlier boots cannot be read.
+ *
+ * The caller sees to it that: `cache` is not freed; `function` is NULL or a C string; `statistics` is NULL or writable for `statistics_size` bytes;
+ * `err` is NULL or writable.
+ */
+npcache_status npcache_stats(npcache *cache,
+                             const char *function,
+                             npcache_statistics *statistics,
+                             size_t statistics_size,
+                             npcache_error **err);
 
 /**
  * Adds an array to the result and returns its memory, for the function to fill in place.

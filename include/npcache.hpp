@@ -1590,10 +1590,26 @@ class npcache::cache {
         check(npcache_clear_function(get(), npcache_detail::c_text(name, "a name"), &object), object);
     }
 
+    /** How the calls of all functions went, in all processes since the cache was made. Clearing does not set it back. */
+    npcache_statistics stats() const { return stats_of(nullptr); }
+    /** The same of one function, all its versions. */
+    npcache_statistics stats(const std::string &name) const
+    {
+        return stats_of(npcache_detail::c_text(name, "a name"));
+    }
+
     /** For the C functions. */
     ::npcache *get() const noexcept { return owned_.get(); }
 
   private:
+    npcache_statistics stats_of(const char *name) const
+    {
+        npcache_error *object = nullptr;
+        npcache_statistics found;
+        check(npcache_stats(get(), name, &found, sizeof found, &object), object);
+        return found;
+    }
+
     template <typename Signature, typename Function>
     auto make(const std::string &name, const char *version, Function function, void (*object)()) const
     {

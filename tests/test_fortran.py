@@ -29,12 +29,14 @@ IN_FORTRAN = {
     "char *": {TEXT, HANDLE},
     "int64_t *": {NUMBERS},
     "size_t *": {"integer(c_size_t), intent(out)"},
+    "uint64_t": {"integer(c_int64_t), value"},
     "npcache_view *": {"type(npcache_view), intent(out)"},
+    "npcache_statistics *": {"type(npcache_statistics), intent(out)"},
 }
 
 
 def of_header():
-    """The header's constants, its functions as lists of their result's and parameters' types, and its view's fields."""
+    """The header's constants, its functions as lists of their result's and parameters' types, and its structs' fields."""
     text = HEADER.read_text()
     constants = {name: int(value) for name, value in re.findall(r"^#define (NPCACHE_\w+) (-?\d+)$", text, re.MULTILINE)}
     text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
@@ -42,9 +44,11 @@ def of_header():
     for result, name, parameters in re.findall(r"^([\w *]+?)(\bnpcache_\w+)\(([^;]*)\);", text, re.MULTILINE):
         parameters = [c_type(each) for each in re.split(r",(?![^(]*\))", parameters) if each.strip() != "void"]
         functions[name] = [c_type(result + "result"), *parameters]
-    (fields,) = re.findall(r"typedef struct \{([^}]*)\} npcache_view;", text)
-    view = [(re.search(r"\w+$", each)[0], c_type(each)) for each in fields.split(";") if each.strip()]
-    return constants, functions, view
+    structs = {
+        name: [(re.search(r"\w+$", each)[0], c_type(each)) for each in fields.split(";") if each.strip()]
+        for fields, name in re.findall(r"typedef struct \{([^}]*)\} (npcache_\w+);", text)
+    }
+    return constants, functions, structs
 
 
 def c_type(declaration):
@@ -83,9 +87,11 @@ def of_module():
         names = [each.strip() for each in dummies.split(",") if each.strip()]
         types = [declared[result[1]] + ", value" if kind == "function" else None, *(declared[each] for each in names)]
         functions[bound[1] if bound else name] = types
-    (fields,) = re.findall(r"type, bind\(C\) :: npcache_view\n(.*?)end type", text, re.DOTALL)
-    view = re.findall(r"^ *(\S+) :: (\w+)", fields, re.MULTILINE)
-    return {name: int(value) for name, value in constants}, functions, view
+    structs = {
+        name: re.findall(r"^ *(\S+) :: (\w+)", fields, re.MULTILINE)
+        for name, fields in re.findall(r"type, bind\(C\) :: (npcache_\w+)\n(.*?)end type", text, re.DOTALL)
+    }
+    return {name: int(value) for name, value in constants}, functions, structs
 
 
 def test_the_constants_are_those_of_the_header():
@@ -105,9 +111,11 @@ def test_the_functions_have_the_parameters_and_types_of_the_header():
             assert (c == "void" and fortran is None) or fits(c, fortran), f"{name}: {c}, in Fortran {fortran}"
 
 
-def test_a_view_has_the_fields_of_the_header():
-    expected = [(name, "type(c_ptr)" if c.endswith("*") else next(iter(IN_FORTRAN[c]))) for name, c in of_header()[2]]
-    of_fortran = [(name, kind) for kind, name in of_module()[2]]
+@pytest.mark.parametrize("struct", ["npcache_view", "npcache_statistics"])
+def test_a_struct_has_the_fields_of_the_header(struct):
+    fields = of_header()[2][struct]
+    expected = [(name, "type(c_ptr)" if c.endswith("*") else next(iter(IN_FORTRAN[c]))) for name, c in fields]
+    of_fortran = [(name, kind) for kind, name in of_module()[2][struct]]
     assert of_fortran == [(name, kind.removesuffix(", value")) for name, kind in expected]
 
 

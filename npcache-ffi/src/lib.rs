@@ -21,6 +21,8 @@ pub mod options;
 
 pub mod cache;
 
+pub mod statistics;
+
 pub mod output;
 
 pub mod buffer;

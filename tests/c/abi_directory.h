@@ -71,6 +71,41 @@ static void clear_function_clears_one(void)
     npcache_free(cache);
 }
 
+static void calls_are_counted(void)
+{
+    npcache *cache = open_cache("statistics");
+    npcache_statistics found;
+    npcache_buffer *buffer = NULL;
+    npcache_error *error = NULL;
+    const char *names[] = {"f", "f", "f", "g"};
+    int runs = 0;
+
+    OK(npcache_stats(cache, NULL, &found, sizeof found, &error));
+    CHECK(found.misses == 0 && found.memory == 0 && found.complete == 1);
+    for (int i = 0; i < 4; i++) {
+        OK(npcache_call(cache, names[i], "1", NULL, 0, halves, &runs, &buffer, NULL));
+        npcache_buffer_release(buffer);
+    }
+    OK(npcache_stats(cache, NULL, &found, sizeof found, NULL));
+    CHECK(found.misses == 2 && found.stored == 2 && found.memory + found.disk == 2 && found.seconds_spent > 0);
+    OK(npcache_stats(cache, "g", &found, sizeof found, NULL));
+    CHECK(found.misses == 1 && found.memory == 0 && found.seconds_saved == 0);
+    OK(npcache_stats(cache, "never called", &found, sizeof found, NULL));
+    CHECK(found.misses == 0 && found.complete == 1);
+
+    /* A caller that knows fewer fields gets those, and nothing beyond. */
+    memset(&found, 7, sizeof found);
+    OK(npcache_stats(cache, "f", &found, offsetof(npcache_statistics, shared), NULL));
+    CHECK(found.memory + found.disk == 2 && found.shared == 0x0707070707070707);
+    REFUSED(npcache_stats(cache, "f", NULL, sizeof found, &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "statistics"));
+    REFUSED(npcache_stats(cache, "\xff", &found, sizeof found, &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "function"));
+    REFUSED(npcache_stats(NULL, NULL, &found, sizeof found, &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "cache") && found.memory == 0);
+    npcache_free(cache);
+}
+
 /* Clears the cache at `user_data` while it computes. */
 static int32_t clear_meanwhile(void *user_data, const void *args, size_t args_len, npcache_output *out)
 {
@@ -224,6 +259,7 @@ static void directory_tests(void)
 {
     what_is_no_cache_is_not_opened();
     clear_function_clears_one();
+    calls_are_counted();
     what_was_begun_before_a_clear_is_not_stored_after_it();
     removing_the_directory_spares_what_is_not_ours();
     a_read_only_cache_is_not_cleared();
