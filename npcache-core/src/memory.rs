@@ -36,8 +36,9 @@ const MANY: usize = 32_768;
 /// At most a bucket for so many bytes of capacity.
 const BYTES_PER_BUCKET: u64 = 16 << 10;
 
-/// Buckets are made so many at a time, a page of them.
+/// Buckets are made so many at a time, a page of them; and at most so many times, whatever the capacity.
 const PART: usize = 64;
+const MAX_PARTS: u64 = 1 << 14;
 
 /// Of the capacity, the share of newcomers, as its authors found best: a tenth.
 const NEW_SHARE: u64 = 10;
@@ -114,7 +115,7 @@ pub(crate) enum Arguments<'a> {
 impl Table {
     /// A table of up to `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Table {
-        let parts = 1 + capacity / (BYTES_PER_BUCKET * PART as u64);
+        let parts = (capacity / (BYTES_PER_BUCKET * PART as u64)).clamp(1, MAX_PARTS);
         let parts = (0..parts).map(|_| OnceLock::new()).collect();
         Table { capacity, parts, buckets: AtomicUsize::new(1), order: Mutex::default() }
     }

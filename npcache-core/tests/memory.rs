@@ -162,6 +162,16 @@ fn what_is_asked_for_now_takes_the_place_of_what_was_asked_for_once() {
 }
 
 #[test]
+fn any_capacity_will_do() {
+    for (bytes, origin) in [(1, Origin::Computed), (4096, Origin::Memory), (u64::MAX, Origin::Memory)] {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = in_memory_only(directory.path(), bytes);
+        let origins = [(); 2].map(|()| numbers(&cache, b"a", 1.0, 4).origin());
+        assert_eq!(origins, [Origin::Computed, origin], "with {bytes} bytes");
+    }
+}
+
+#[test]
 fn every_result_is_found_while_others_are_added() {
     const COUNT: u32 = 20_000;
     let directory = tempfile::tempdir().unwrap();
