@@ -203,7 +203,7 @@ def first_hits(rows, bench, peers, sizes, smoke):
 
 
 def empty_work():
-    shutil.rmtree(WORK, ignore_errors=True)
+    remove_work()
     WORK.mkdir(parents=True)
 
 
@@ -410,12 +410,13 @@ def main():
             say(f"{part} FAILED: {e}")
         measured += [{"part": part, "load_before": load, **row} for row in rows.table()]
         machine, table = save(name, options.parts, measured)
-        remove_work()
         say(part)
     print(machine)
     print("\n".join(table_lines(table)))
     missed = [row["name"] for row in table if row.get("met") is False]
     say(f"{len(table)} rows, {len(missed)} short of their bar; target/{name}.json, target/{name}.svg")
+    remove_work()
+    say("work directories removed")
     if failed:
         sys.exit(f"bench: {', '.join(failed)} failed")
 
