@@ -135,7 +135,7 @@
 #define NPCACHE_ORIGIN_MEMORY 2
 
 /**
- * It was in the directory.
+ * It was in the directory, or in that of the option lower: npcache_buffer_path tells.
  */
 #define NPCACHE_ORIGIN_DISK 3
 
@@ -527,7 +527,11 @@ npcache_options *npcache_options_new(void);
  * - `trust`: `any` (default), or `owner`: a directory that another user but root owns or can write to is an error of
  *   npcache_new, and an entry of one is computed again. umask=group excludes it;
  * - `map`: whether stored results over 256 KiB are mapped or read: `auto` (default: read on network file systems, where another
- *   machine can take a mapped file away, which kills who touches it), `always` or `never`.
+ *   machine can take a mapped file away, which kills who touches it), `always` or `never`;
+ * - `lower`: the directory of another cache, which is asked for what this one does not have and never written to: a site's,
+ *   or a colleague's. Where it cannot be opened, it has nothing. A clear of this cache leaves it as it is, so what it
+ *   has is found again;
+ * - `promote`: `no` (default), or `yes`: what is found there is copied to this cache.
  *
  * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *

@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::entry::{self, Array, Arrays, Parsed};
 use crate::error::{Error, Result, Unstored};
+use crate::key::Key;
 use crate::map::Memory;
 
 /// Where a result came from. The numbers are part of the ABI.
@@ -22,7 +23,7 @@ pub enum Origin {
     Computed = 1,
     /// It was in this process's memory.
     Memory = 2,
-    /// It was in the directory.
+    /// It was in the directory, or in that of the option `lower`: [`Buffer::path`] tells.
     Disk = 3,
     /// Another thread computed it while this call waited.
     Shared = 4,
@@ -124,6 +125,16 @@ impl Buffer {
     /// Whether it was made by [`Buffer::to_writable`].
     pub fn is_writable(&self) -> bool {
         self.contents().writable
+    }
+
+    /// The bytes of the file that it was found in.
+    pub(crate) fn file(&self) -> Option<&[u8]> {
+        self.contents().blocks.first().map(Memory::as_slice)
+    }
+
+    /// Whether that is an entry of `key` with its data as they were written; reads all of it.
+    pub(crate) fn is_whole(&self, key: &Key) -> bool {
+        self.file().is_some_and(|file| entry::parse(file, key).is_ok_and(|parsed| parsed.data_is_whole(file)))
     }
 
     /// How long computing it took, in seconds.

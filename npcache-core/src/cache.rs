@@ -24,8 +24,9 @@ use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
 use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
+use crate::lower::{Lower, copy_up};
 use crate::map::{Memory, statx_of};
-use crate::memory::{Arguments, Asked, MAX_ARGUMENTS};
+use crate::memory::{Arguments, Asked, Below, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
 use crate::output::{Audited, Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
@@ -77,6 +78,7 @@ impl Known {
 struct Root {
     directory: Arc<Directory>,
     state: PerProcess<Arc<State>>,
+    lower: Option<Lower>,
 }
 
 /// Which code a result came from.
@@ -118,7 +120,8 @@ impl Cache {
         let root = match path {
             Some(path) if options.mode != Mode::Off => {
                 let directory = Arc::new(Directory::open(path, &options)?);
-                let root = Root { directory, state: PerProcess::new() };
+                let lower = Lower::open(&directory, &options);
+                let root = Root { directory, state: PerProcess::new(), lower };
                 root.state(&options);
                 Some(root)
             }
@@ -423,7 +426,11 @@ impl Function {
                 state.count_hit(state.row(&self.known.directory), Count::Disk, buffer.compute_ns());
                 Some(buffer)
             }
-            Found::Nothing | Found::Bad | Found::Unreadable => None,
+            Found::Nothing | Found::Bad | Found::Unreadable => {
+                let (buffer, _) = call.look_below()?;
+                state.count_hit(state.row(&self.known.directory), Count::Lower, buffer.compute_ns());
+                Some(buffer)
+            }
         }
     }
 
@@ -542,12 +549,21 @@ pub(crate) fn remember(
     args: &Canonical,
     key: &Key,
     buffer: &Buffer,
+    below: Option<Below>,
 ) {
     if let Some(memory) = &state.memory {
         let identity = &known.identity;
         let asked = ask(identity, args).unwrap_or_else(|| ask_by_key(identity, args, key));
         let worth = Worth { row: state.row(&known.directory), ns: buffer.compute_ns() };
-        memory.put(&asked, identity, buffer.with_origin(Origin::Memory), generation, known.slot, worth);
+        memory.put(
+            &asked,
+            identity,
+            buffer.with_origin(Origin::Memory),
+            generation,
+            known.slot,
+            worth,
+            below,
+        );
     }
 }
 
@@ -563,6 +579,8 @@ struct Call<'a> {
     began: OnceCell<Instant>,
     /// Whether another caller computed the same meanwhile.
     waited: Cell<bool>,
+    /// Whether the cache below had it.
+    is_below: Cell<bool>,
 }
 
 enum Step {
@@ -605,8 +623,8 @@ impl<'a> Call<'a> {
         options: &'a Options,
         wait: Wait,
     ) -> Call<'a> {
-        let (began, waited) = (OnceCell::new(), Cell::new(false));
-        Call { function, root, args, key, options, wait, began, waited }
+        let (began, waited, is_below) = (OnceCell::new(), Cell::new(false), Cell::new(false));
+        Call { function, root, args, key, options, wait, began, waited, is_below }
     }
 
     /// Counts how it began, and says where to count how computing it ends.
@@ -622,7 +640,11 @@ impl<'a> Call<'a> {
         }
         match step {
             Step::Hit(buffer) => {
-                let kind = if buffer.origin() == Origin::Shared { Count::Shared } else { Count::Disk };
+                let kind = match buffer.origin() {
+                    _ if self.is_below.get() => Count::Lower,
+                    Origin::Shared => Count::Shared,
+                    _ => Count::Disk,
+                };
                 state.count_hit(row, kind, buffer.compute_ns());
                 None
             }
@@ -651,10 +673,15 @@ impl<'a> Call<'a> {
                 Found::Hit(loaded) => {
                     let buffer = loaded.at(path);
                     self.forget_wait(state);
-                    remember(state, generation, &self.function.known, self.args, &self.key, &buffer);
+                    remember(state, generation, &self.function.known, self.args, &self.key, &buffer, None);
                     return Step::Hit(buffer);
                 }
-                Found::Nothing | Found::Bad | Found::Unreadable => {}
+                Found::Nothing | Found::Bad | Found::Unreadable => {
+                    if let Some(buffer) = self.find_below(state, generation, &path) {
+                        self.forget_wait(state);
+                        return Step::Hit(buffer);
+                    }
+                }
             }
             let seat = if self.function.sharing == Sharing::Off {
                 None
@@ -838,7 +865,7 @@ impl<'a> Call<'a> {
             Err(e @ (Errno::ACCESS | Errno::PERM)) => return bad(&e.to_string()),
             Err(e) => return unreadable(e),
         };
-        match self.load(state, &file) {
+        match self.load(&self.root.directory, state, &file) {
             Ok(loaded) => Found::Hit(loaded),
             // A pipe with a writer has nothing to read; a directory is none to read.
             Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
@@ -848,9 +875,50 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The result as the cache below has it, and that cache's generation before it was looked for there.
+    fn look_below(&self) -> Option<(Buffer, Below)> {
+        let lower = self.root.lower.as_ref()?;
+        if self.options.mode == Mode::Refresh {
+            return None;
+        }
+        let (state, directory) = (lower.state(), lower.directory());
+        let before = state.generation(self.function.known.slot);
+        let path = path_of(directory.prefix(), &self.function.known.directory, &self.key);
+        let file = directory.open_file(&path.as_c_str()[directory.prefix().len()..], OFlags::RDONLY).ok()?;
+        let loaded = self.load(directory, state, &file).ok()?;
+        Some((loaded.at(path), (state.clone(), before)))
+    }
+
+    /// The same; remembered, or copied to this cache, if it is to be.
+    fn find_below(&self, state: &Arc<State>, generation: Generation, path: &CString) -> Option<Buffer> {
+        let (buffer, below) = self.look_below()?;
+        let known = &self.function.known;
+        if self.options.promote && self.options.mode == Mode::ReadWrite {
+            // A copy gets checksums of its own, which are not to cover damage.
+            if !buffer.is_whole(&self.key) {
+                return None;
+            }
+            self.is_below.set(true);
+            let full = state.full_generation(known.slot);
+            let name = &path.as_c_str()[self.below_root()..];
+            let copied =
+                generation.agrees(&full) && copy_up(state, name, known.slot, full, &self.key, &buffer);
+            if copied && let Found::Hit(own) = self.look_on_disk(state, path) {
+                let own = own.at(path.clone());
+                remember(state, generation, known, self.args, &self.key, &own, None);
+                return Some(own);
+            }
+        }
+        self.is_below.set(true);
+        // Where its clears are not told of, it is looked for each time.
+        if below.0.tells_of_clears() {
+            remember(state, generation, known, self.args, &self.key, &buffer, Some(below));
+        }
+        Some(buffer)
+    }
+
     /// What an open entry holds.
-    fn load(&self, state: &State, file: &OwnedFd) -> Result<Loaded, Fault> {
-        let directory = &self.root.directory;
+    fn load(&self, directory: &Directory, state: &State, file: &OwnedFd) -> Result<Loaded, Fault> {
         if !directory.trusts_file(file)? {
             return Err(Fault::Entry("it may be another user's making, which trust=owner excludes"));
         }

@@ -21,6 +21,7 @@ mod import;
 mod key;
 mod list;
 mod log;
+mod lower;
 mod map;
 mod memory;
 mod npy;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLo
 
 use crate::buffer::Buffer;
 use crate::key::Identity;
-use crate::state::{Generation, Slot, lock};
+use crate::state::{Generation, Slot, State, lock};
 use crate::statistics::Worth;
 
 /// Longer arguments are remembered by their key. Comparing 1 KiB takes some 20 ns, hashing it 80 ns.
@@ -77,7 +77,11 @@ struct Remembered {
     generation: Generation,
     slot: Slot,
     worth: Worth,
+    below: Option<Below>,
 }
+
+/// The cache below that a result was found in, and its generation before it was looked for there.
+pub(crate) type Below = (Arc<State>, Generation);
 
 /// Whose turn it is to be dropped. Every place has one turn, by its hash, in one of the queues.
 #[derive(Default)]
@@ -164,6 +168,7 @@ impl Table {
     }
 
     /// Remembers a result that was looked for, or computed, since `generation` was read.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn put(
         &self,
         asked: &Asked<'_>,
@@ -172,6 +177,7 @@ impl Table {
         generation: Generation,
         slot: Slot,
         worth: Worth,
+        below: Option<Below>,
     ) {
         let hash = asked.hash();
         let (bytes, by_key) = match asked.args {
@@ -184,7 +190,7 @@ impl Table {
             layouts: asked.layouts.map(Into::into),
             bytes: bytes.into(),
             by_key,
-            result: Some(Remembered { buffer, generation, slot, worth }),
+            result: Some(Remembered { buffer, generation, slot, worth, below }),
             asked_again: AtomicBool::new(false),
             kept: false,
         };
@@ -324,7 +330,8 @@ impl Place {
 
 impl Remembered {
     fn is_of(&self, now: impl Fn(Slot) -> Generation) -> bool {
-        self.generation.agrees(&now(self.slot))
+        let is_of_below = |(state, before): &Below| before.agrees(&state.generation(self.slot));
+        self.generation.agrees(&now(self.slot)) && self.below.as_ref().is_none_or(is_of_below)
     }
 }
 
@@ -373,7 +380,7 @@ mod tests {
         let args = asked_for(&i);
         let asked = asked(&args);
         let buffer = Buffer::computed(Vec::new(), Vec::new(), None, Ok(()), 0.0);
-        table.put(&asked, &identity, buffer, generation, Slot::ALL, Worth { row: 0, ns: 0 });
+        table.put(&asked, &identity, buffer, generation, Slot::ALL, Worth { row: 0, ns: 0 }, None);
         assert_eq!(table.buckets.load(Ordering::Relaxed), FEW);
         let before = bucket_of(asked.hash(), FEW);
         let mut from = table.nth_bucket(before).write();

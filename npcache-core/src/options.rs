@@ -1,6 +1,6 @@
 //! How a cache behaves: set in code, or for one run by the environment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cache::Cache;
@@ -101,6 +101,8 @@ pub struct Options {
     pub(crate) audit: f64,
     pub(crate) audit_ulps: u64,
     pub(crate) trust: Trust,
+    pub(crate) lower: Option<PathBuf>,
+    pub(crate) promote: bool,
     pub(crate) map: Map,
 }
 
@@ -118,13 +120,15 @@ impl Default for Options {
             audit: 0.0,
             audit_ulps: 0,
             trust: Trust::default(),
+            lower: None,
+            promote: false,
             map: Map::default(),
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "mode",
     "lock_timeout",
     "flight",
@@ -136,6 +140,8 @@ const NAMES: [&str; 12] = [
     "audit",
     "audit_ulps",
     "trust",
+    "lower",
+    "promote",
     "map",
 ];
 
@@ -230,6 +236,22 @@ impl Options {
         self
     }
 
+    /// `lower=PATH`: another cache, which is asked for what this one does not have, and never written to: a site's, or a
+    /// colleague's. Where it cannot be opened, it has nothing.
+    ///
+    /// A clear of this cache leaves it as it is, so what it has is found again. Clears of it are seen by the next call, if it
+    /// lies on this machine; elsewhere its results are looked for at every call.
+    pub fn lower(mut self, path: impl AsRef<Path>) -> Options {
+        self.lower = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// `promote=no|yes`: whether what is found in the cache below is copied to this one.
+    pub fn promote(mut self, promote: bool) -> Options {
+        self.promote = promote;
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -275,6 +297,8 @@ impl Options {
                     Error::Argument(format!("audit_ulps=`{value}` is no number of units, such as 0 or 4"))
                 })?;
             }
+            "lower" => self.lower = Some(value.into()),
+            "promote" => self.promote = choose(name, value, &[("no", false), ("yes", true)])?,
             "trust" => {
                 self.trust = choose(name, value, &[("any", Trust::Any), ("owner", Trust::Owner)])?;
             }

@@ -358,7 +358,7 @@ impl Output {
         if let Ok(place) = &place
             && !matches!(stored, Err(Unstored::Cleared | Unstored::Forked))
         {
-            remember(&place.state, place.generation, &known, &args, &key, &buffer);
+            remember(&place.state, place.generation, &known, &args, &key, &buffer, None);
         }
         if let Some(seat) = seat {
             seat.land(buffer.with_origin(Origin::Shared));

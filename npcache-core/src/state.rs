@@ -351,6 +351,11 @@ impl State {
         had
     }
 
+    /// Whether a clear by any process is seen by [`State::generation`].
+    pub(crate) fn tells_of_clears(&self) -> bool {
+        self.page.is_some()
+    }
+
     /// What all processes count, where there is a page.
     pub(crate) fn page_rows(&self) -> Option<&[Row]> {
         self.page.as_ref().map(|page| &page.shared().rows[..])

@@ -23,7 +23,7 @@ pub struct npcache_buffer {
 pub const NPCACHE_ORIGIN_COMPUTED: i32 = 1;
 /// It was in this process's memory.
 pub const NPCACHE_ORIGIN_MEMORY: i32 = 2;
-/// It was in the directory.
+/// It was in the directory, or in that of the option lower: npcache_buffer_path tells.
 pub const NPCACHE_ORIGIN_DISK: i32 = 3;
 /// Another thread computed it while this call waited.
 pub const NPCACHE_ORIGIN_SHARED: i32 = 4;
