@@ -621,7 +621,9 @@ impl Page {
             let allocate = || fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64);
             below_size_limit(PAGE_LEN as u64).and_then(|()| retry(allocate)).ok()?;
         }
-        if fstat(&file).ok()?.st_size < PAGE_LEN as i64 {
+        // A file that is shorter, and blocks that the disk cannot give back, would be a SIGBUS too.
+        let mut found = vec![0; PAGE_LEN];
+        if retry(|| rustix::io::pread(&file, &mut found, 0)).ok()? < PAGE_LEN {
             return None;
         }
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };

@@ -151,6 +151,17 @@ PROTECTIONS = [
         "faults/test_failures.py::test_a_cache_on_a_full_disk_is_opened_read_and_cleared",
     ),
     (
+        "reading of the state page beforehand",
+        [
+            (
+                "state.rs",
+                "pread(&file, &mut found, 0)).ok()? < PAGE",
+                "pread(&file, &mut found, 0)).unwrap_or(PAGE_LEN) < PAGE",
+            )
+        ],
+        "faults/test_reboots.py::test_writes_that_storage_accepted_and_dropped_are_found_by_verify_always",
+    ),
+    (
         "file systems that are not local",
         [
             (
