@@ -46,6 +46,18 @@ HAVE_PYTHON && @testset "a call of Python's is found from Julia, and of Julia's 
     NPCache.clear!(cache)
     @test runs(() -> f(2, a; tol=0.5)) == 1
     @test from_python() == "['doubled', 'norm', 'none'] [[[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]], 1.5, []] [True, True, True]"
+    # Arrays without names are a tuple, as C writes them; names that fit in no place stand as they are.
+    code = """
+    import driver, numpy as np
+    for function, names in [("unnamed", [None, None]), ("half named", [None, "b"]), ("unfit", ["a", "a/b"])]:
+        output = driver.Cache($(repr(cache.path))).begin(function, "1", bytes.fromhex("8280a0"))
+        for name in names: output.write(np.ones(2), name)
+        output.commit(); output.end()
+    """
+    run(python_program(code))
+    named(name) = cached(() -> error("computes"), cache; name=name, version="1")()
+    @test named("unnamed") == named("half named") == (ones(2), ones(2))
+    @test named("unfit") == NamedTuple{(:a, Symbol("a/b"))}((ones(2), ones(2)))
     # An element type that Julia does not have.
     code = "import driver, numpy as np; o = driver.Cache($(repr(cache.path))).begin('big', '1', bytes.fromhex('8280a0')); o.write(np.ones(3, '>f8')); o.commit(); o.end()"
     run(python_program(code))
