@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test host-test python-test julia-test bench bench-smoke soak check-broken reference header clean
+.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke soak check-broken reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi -p npcache-cli
@@ -16,13 +16,18 @@ demo: build
 	$(MAKE) -C examples-c
 	$(PYTHON) examples-c/demo.py
 
-test: rust-test host-test python-test julia-test bench-smoke
+test: rust-test fuzz-test host-test python-test julia-test bench-smoke
 
 rust-test:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) test --workspace
+
+# The fuzz targets on their corpus, and for some seconds on what chance makes of it.
+fuzz-test:
+	cd fuzz && $(CARGO) fmt --check && $(CARGO) clippy --target-dir ../target --all-targets -- -D warnings
+	cd fuzz && $(CARGO) test --target-dir ../target --test corpus -- --nocapture
 
 # What crosses a language or a process: C, C++, Python.
 host-test: build $(VENV)/ready

@@ -6,15 +6,39 @@
 //! did not come try again, one of them as the leader.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
-
-use rustix::thread::{Pid, gettid};
 
 use crate::buffer::Buffer;
 use crate::fork::epoch;
 use crate::key::Key;
-use crate::state::{Generation, HeldLock, State, lock};
+use crate::state::{Generation, HeldLock, State};
+
+use sync::{Condvar, Mutex, ThreadId, lock, this_thread};
+
+#[cfg(not(loom))]
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex};
+
+    pub(super) use rustix::thread::{Pid as ThreadId, gettid as this_thread};
+
+    pub(super) use crate::state::lock;
+}
+
+/// Those of the model checker, whose threads are none of the system's.
+#[cfg(loom)]
+mod sync {
+    pub(super) use loom::sync::{Condvar, Mutex};
+    pub(super) use loom::thread::ThreadId;
+
+    pub(super) fn this_thread() -> ThreadId {
+        loom::thread::current().id()
+    }
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
+        mutex.lock().expect("no test panics")
+    }
+}
 
 /// The flights of one directory. A call joins only those of its own generation: one that began before a clear
 /// brings a result that must not be found after it.
@@ -25,7 +49,7 @@ pub(crate) struct Flights {
 
 struct Flight {
     /// The thread that began it.
-    leader: Pid,
+    leader: ThreadId,
     progress: Mutex<Progress>,
     ended: Condvar,
 }
@@ -60,7 +84,7 @@ impl Flights {
         long: Option<Instant>,
         say: impl FnOnce(),
     ) -> Joined {
-        let me = gettid();
+        let me = this_thread();
         let flight = {
             let mut flying = lock(&state.flights.flying);
             match flying.get(&(*key, generation)) {
@@ -175,5 +199,91 @@ impl Drop for Seat {
             std::mem::forget(self.lock.take());
             std::mem::forget(self.state.clone());
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    //! In every order in which threads can take the mutexes and wake each other: a deadlock fails the test.
+
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+    use crate::state::Slot;
+    use crate::store::Directory;
+    use crate::{Canonical, Identity, Options};
+
+    /// What the threads of a test on flights alone share.
+    struct Airport {
+        state: Arc<State>,
+        key: Key,
+        generation: Generation,
+        computing: AtomicBool,
+        failures: AtomicU32,
+    }
+
+    impl Airport {
+        fn new(path: &std::path::Path, failures: u32) -> Arc<Airport> {
+            let directory = Directory::open(path, &Options::new()).unwrap();
+            let state = State::of(Arc::new(directory), true, 0);
+            let identity = Identity::new("f", "1", Vec::new(), false).unwrap();
+            Arc::new(Airport {
+                key: Key::new(&identity, &Canonical::from_bytes(b"")),
+                generation: state.generation(Slot::ALL),
+                state,
+                computing: AtomicBool::new(false),
+                failures: AtomicU32::new(failures),
+            })
+        }
+
+        /// Asks until there is a result.
+        fn ask(&self) {
+            loop {
+                match Flights::join(&self.state, &self.key, self.generation, None, None, || ()) {
+                    Joined::Leader(seat) => {
+                        assert!(!self.computing.swap(true, SeqCst), "two compute at once");
+                        let fails = self.failures.load(SeqCst) > 0;
+                        if fails {
+                            self.failures.fetch_sub(1, SeqCst);
+                        }
+                        // While it computes, others come, and wait or go on.
+                        loom::thread::yield_now();
+                        self.computing.store(false, SeqCst);
+                        if !fails {
+                            return seat.land(Buffer::computed(Vec::new(), Vec::new(), None, Ok(()), 7.0));
+                        }
+                    }
+                    Joined::Landed(buffer) => return assert_eq!(buffer.compute_seconds(), 7.0),
+                    Joined::Ended => {}
+                    Joined::Own | Joined::TimedOut => unreachable!("each thread asks once, and waits"),
+                }
+            }
+        }
+    }
+
+    /// Lets three threads ask for one result, in every order; the first `failures` that compute it fail.
+    fn three_ask(failures: u32) {
+        let directory = tempfile::tempdir().unwrap();
+        loom::model(move || {
+            let airport = Airport::new(directory.path(), failures);
+            let others = [(); 2].map(|()| {
+                let airport = airport.clone();
+                loom::thread::spawn(move || airport.ask())
+            });
+            airport.ask();
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_eq!(airport.failures.load(SeqCst), 0);
+            assert!(lock(&airport.state.flights.flying).is_empty());
+        });
+    }
+
+    #[test]
+    fn all_who_ask_get_a_result_that_one_at_a_time_computes() {
+        three_ask(0);
+    }
+
+    #[test]
+    fn where_one_fails_another_computes() {
+        three_ask(1);
     }
 }

@@ -1,0 +1,9 @@
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| npcache_fuzz::entry::run(data));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    panic!("run it by `cargo fuzz run entry`");
+}
