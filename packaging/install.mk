@@ -1,7 +1,7 @@
 # `make install` and `make uninstall`: what `make build` made, as a C library is found by pkg-config, by CMake, and by a
 # compiler that is told where it is. docs/install.md says how each is used; tests/test_install.py does it.
 #
-#     make install PREFIX=/opt/npcache                        # libraries in LIBDIR, headers in INCLUDEDIR
+#     make install PREFIX=/opt/npcache                        # libraries in LIBDIR, headers in INCLUDEDIR, npcache in BINDIR
 #     make install PREFIX=/usr DESTDIR=staging                # for a package: as PREFIX says, but put below DESTDIR
 #
 # Nothing is compiled where `make build` was run before, so that `sudo make install` needs no Rust toolchain for root.
@@ -9,6 +9,8 @@
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man
 INSTALL    ?= install
 STRIP      ?= strip
 
@@ -23,9 +25,14 @@ static_libs := util rt pthread m dl
 built     := target/release
 headers   := $(wildcard include/npcache.h include/npcache.hpp include/npcache.f90)
 cmakedir   = $(LIBDIR)/cmake/npcache
+# Where each shell looks for what others bring along.
+bash_file  = $(PREFIX)/share/bash-completion/completions/npcache
+zsh_file   = $(PREFIX)/share/zsh/site-functions/_npcache
+fish_file  = $(PREFIX)/share/fish/vendor_completions.d/npcache.fish
 installed  = $(LIBDIR)/libnpcache.so.$(version) $(LIBDIR)/$(soname) $(LIBDIR)/libnpcache.so $(LIBDIR)/libnpcache.a \
 	$(headers:include/%=$(INCLUDEDIR)/%) $(LIBDIR)/pkgconfig/npcache.pc \
-	$(cmakedir)/npcacheConfig.cmake $(cmakedir)/npcacheConfigVersion.cmake
+	$(cmakedir)/npcacheConfig.cmake $(cmakedir)/npcacheConfigVersion.cmake \
+	$(BINDIR)/npcache $(bash_file) $(zsh_file) $(fish_file)
 
 # In npcache.pc, directories below PREFIX are written relative to it, for pkg-config --define-prefix; the CMake package
 # finds them from its own place. So an installed tree can be moved.
@@ -39,11 +46,11 @@ fill = sed -e 's|@VERSION@|$(version)|g' -e 's|@SONAME@|$(soname)|g' -e 's|@STAT
 
 .PHONY: install uninstall
 
-$(built)/libnpcache.so $(built)/libnpcache.a:
+$(built)/libnpcache.so $(built)/libnpcache.a $(built)/npcache:
 	$(MAKE) build
 
 # A library is stripped beside its place and renamed into it: programs that have the old one mapped keep it whole.
-install: $(built)/libnpcache.so $(built)/libnpcache.a
+install: $(built)/libnpcache.so $(built)/libnpcache.a $(built)/npcache
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(cmakedir)' '$(DESTDIR)$(INCLUDEDIR)'
 	$(STRIP) --strip-unneeded -o '$(DESTDIR)$(LIBDIR)/libnpcache.so.new' $(built)/libnpcache.so
 	$(STRIP) --strip-debug -o '$(DESTDIR)$(LIBDIR)/libnpcache.a.new' $(built)/libnpcache.a
@@ -57,8 +64,17 @@ install: $(built)/libnpcache.so $(built)/libnpcache.a
 	@$(fill) packaging/npcacheConfig.cmake.in > '$(DESTDIR)$(cmakedir)/npcacheConfig.cmake'
 	@$(fill) packaging/npcacheConfigVersion.cmake.in > '$(DESTDIR)$(cmakedir)/npcacheConfigVersion.cmake'
 	chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/npcache.pc' '$(DESTDIR)$(cmakedir)'/npcacheConfig*.cmake
+	$(INSTALL) -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(MANDIR)/man1' $(foreach file,$(bash_file) $(zsh_file) $(fish_file),'$(DESTDIR)$(dir $(file))')
+	$(STRIP) -o '$(DESTDIR)$(BINDIR)/npcache.new' $(built)/npcache
+	chmod 755 '$(DESTDIR)$(BINDIR)/npcache.new'
+	mv -f '$(DESTDIR)$(BINDIR)/npcache.new' '$(DESTDIR)$(BINDIR)/npcache'
+	$(built)/npcache man --directory '$(DESTDIR)$(MANDIR)/man1'
+	$(built)/npcache completions bash > '$(DESTDIR)$(bash_file)'
+	$(built)/npcache completions zsh > '$(DESTDIR)$(zsh_file)'
+	$(built)/npcache completions fish > '$(DESTDIR)$(fish_file)'
+	chmod 644 '$(DESTDIR)$(MANDIR)/man1'/npcache*.1 $(foreach file,$(bash_file) $(zsh_file) $(fish_file),'$(DESTDIR)$(file)')
 
-# With the PREFIX, LIBDIR, INCLUDEDIR and DESTDIR of the installation. Caches are left alone.
+# With the variables of the installation. Caches are left alone.
 uninstall:
-	rm -f $(foreach file,$(installed),'$(DESTDIR)$(file)')
+	rm -f $(foreach file,$(installed),'$(DESTDIR)$(file)') '$(DESTDIR)$(MANDIR)/man1/npcache.1' '$(DESTDIR)$(MANDIR)/man1'/npcache-*.1
 	[ ! -d '$(DESTDIR)$(cmakedir)' ] || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(cmakedir)'

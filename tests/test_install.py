@@ -120,6 +120,19 @@ def test_the_libraries_have_their_soname_and_no_debug_information(prefix):
     assert exported and all(name.startswith("npcache_") for name in exported)
 
 
+def test_the_command_stands_alone_with_its_manual_and_completions(prefix, tmp_path):
+    moved = shutil.copy(prefix / "bin/npcache", tmp_path)
+    assert run(moved, "--version") == "npcache 0.1.0\n"
+    assert "libnpcache" not in run("ldd", moved) and ".debug_info" not in run("readelf", "-S", "-W", moved)
+    commands = re.findall(r"^  ([a-z]+) ", run(moved, "--help").partition("Options:")[0], re.MULTILINE)
+    pages = {f"npcache-{command}.1" for command in commands if command != "help"} | {"npcache.1"}
+    assert {path.name for path in (prefix / "share/man/man1").iterdir()} == pages and len(pages) > 10
+    completions = ["bash-completion/completions/npcache", "zsh/site-functions/_npcache"]
+    for file in [*completions, "fish/vendor_completions.d/npcache.fish"]:
+        assert "verify" in (prefix / "share" / file).read_text()
+        assert (prefix / "share" / file).stat().st_mode & 0o7777 == 0o644
+
+
 def test_plain_flags(prefix, source):
     library = prefix / "lib"
     flags = [f"-I{prefix}/include", f"-L{library}", f"-Wl,-rpath,{library}", "-lnpcache", "-lm"]
@@ -190,7 +203,7 @@ def test_the_commands_of_the_page_work(prefix, source):
 def test_the_page_names_what_is_installed_and_what_it_needs(prefix):
     for path in files_below(prefix):
         name = path.rpartition("/")[2]
-        assert name in PAGE or "lib/cmake/npcache/" in path, path
+        assert name in PAGE or "lib/cmake/npcache/" in path or re.match("share/man/man1/npcache-[a-z]+.1$", path), path
     private = re.search(r"^Libs.private: (.*)$", (prefix / "lib/pkgconfig/npcache.pc").read_text(), re.MULTILINE)
     assert f"`{private[1]}`" in PAGE
 
