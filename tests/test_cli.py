@@ -143,6 +143,39 @@ def test_du_adds_up(cache):
     assert table[-1].endswith("in all") and len(table) == 5 and table[1].endswith("solve")
 
 
+def test_stats_count_the_calls_of_all_processes(cache, monkeypatch):
+    (counts,) = lines("-C", cache, "stats")
+    assert (counts["misses"], counts["stored"], counts["hits"], counts["complete"]) == (14, 14, 0, True)
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "16M")
+    with Cache(cache) as again:
+        for _ in range(3):
+            again.call("pair", "2", b"\x01\x02", lambda: 1 / 0)
+    (counts,) = lines("-C", cache, "stats")
+    pair = counts["functions"]["pair"]
+    assert (counts["disk"], counts["memory"]) == (1, 2) == (pair["disk"], pair["memory"]) and pair["misses"] == 1
+    text = run("-C", cache, "stats")
+    assert "17.6 % of 17 calls" in text and "2 in memory, 1 on disk" in text
+    assert re.search(r"^ +4 +75\.0 % .* pair$", text, re.MULTILINE)
+
+
+def test_watch_tells_what_happens_between_two_looks(cache):
+    watch = [NPCACHE, "-C", cache, "--json", "watch", "--interval", "200ms", "--count", "1000"]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        assert json.loads(watching.stdout.readline())["hits"] == 0
+        with Cache(cache) as again:
+            for _ in range(5):
+                again.call("pair", "2", b"\x01\x02", lambda: 1 / 0)
+            again.call("pair", "2", b"\x03", lambda: np.zeros(1))
+        hits = misses = 0
+        while hits + misses < 6:
+            line = json.loads(watching.stdout.readline())
+            hits, misses = hits + line["hits"], misses + line["misses"]
+        assert (hits, misses) == (5, 1)
+        watching.terminate()
+    head, line = run("-C", cache, "watch", "-i", "1ms", "-n", 1).splitlines()
+    assert head.split()[:2] == ["HITS", "MISSES"] and line.split()[:3] == ["0", "0", "–"]
+
+
 # One entry
 
 
@@ -488,7 +521,7 @@ def test_a_terminal_is_asked_before_all_is_dropped(cache):
 def test_help_has_examples_and_completions_and_pages_every_command(tmp_path):
     text = run("--help")
     commands = re.findall(r"^  ([a-z]+) ", text.partition("Commands:")[2].partition("Options:")[0], re.MULTILINE)
-    assert {"ls", "show", "why", "verify", "prune", "clear", "export", "import", "du", "bench"} <= set(commands)
+    assert {"ls", "show", "why", "verify", "prune", "clear", "export", "import", "du", "bench", "stats", "report"} <= set(commands)
     assert "Exit status" in text and "npcache -C results ls" in text
     run("man", "--directory", tmp_path)
     for command in set(commands) - {"help"}:

@@ -14,9 +14,11 @@ mod man;
 mod numbers;
 mod picture;
 mod prune;
+mod report;
 mod select;
 mod session;
 mod show;
+mod stats;
 mod terminal;
 mod verify;
 mod why;
@@ -56,11 +58,13 @@ Examples:
   npcache show 3f2a                            one entry: arguments, numbers, a picture
   npcache why solve 64 nu=0.2                  why was this call computed again?
   npcache prune --unused-for 90d --dry-run     what would go
+  npcache report -o report.html                charts, for a browser
   npcache ls --json | jq .bytes                for a script
 ";
 
 #[derive(Subcommand)]
 enum Command {
+    Stats(stats::Stats),
     Ls(ls::Ls),
     Show(show::Show),
     Why(why::Why),
@@ -70,6 +74,8 @@ enum Command {
     Clear(prune::Clear),
     Export(export::Export),
     Import(import::Import),
+    Report(report::Report),
+    Watch(stats::Watch),
     Bench(bench::Bench),
     Completions(man::Completions),
     Man(man::Man),
@@ -79,6 +85,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut session = Session::new(arguments.common);
     let outcome = match arguments.command {
+        Command::Stats(command) => command.run(&mut session),
         Command::Ls(command) => command.run(&mut session),
         Command::Show(command) => command.run(&mut session),
         Command::Why(command) => command.run(&mut session),
@@ -88,6 +95,8 @@ fn main() -> ExitCode {
         Command::Clear(command) => command.run(&mut session),
         Command::Export(command) => command.run(&mut session),
         Command::Import(command) => command.run(&mut session),
+        Command::Report(command) => command.run(&mut session),
+        Command::Watch(command) => command.run(&mut session),
         Command::Bench(command) => command.run(&mut session),
         Command::Completions(command) => command.run(&mut session, Arguments::command()),
         Command::Man(command) => command.run(&mut session, Arguments::command()),

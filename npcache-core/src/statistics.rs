@@ -168,7 +168,9 @@ impl Cache {
         for rows in shared.into_iter().chain(state.counters.own.as_deref()) {
             rows.iter().filter_map(Row::read).for_each(|(of, counts)| visit(&of, &counts));
         }
-        Ok(shared.is_some() && state.counters.own.is_none())
+        // Who only reads counts for itself; until it calls something, that is nothing.
+        let own = state.counters.own.as_deref().into_iter().flatten().filter_map(Row::read).count();
+        Ok(shared.is_some() && own == 0)
     }
 }
 
