@@ -286,6 +286,9 @@ impl Cache {
         state.directory.sweep(function.as_deref())?;
         // What was begun, or read, while the sweep went on is older than the clear too.
         raise()?;
+        if let Some(memory) = &state.memory {
+            memory.drop_all_old(|slot| state.generation(slot));
+        }
         Ok(Some(state))
     }
 }

@@ -159,11 +159,22 @@ impl Table {
         let mut order = lock(&self.order);
         let mut places = self.bucket(hash, self.buckets.load(Ordering::Relaxed)).write();
         let Some(place) = places.iter_mut().find(|place| place.is(hash, asked)) else { return };
-        order.queue(place).bytes -= place.cost();
-        let old = place.result.take_if(|found| !found.is_of(&now));
-        order.queue(place).bytes += place.cost();
+        let old = order.take_old(place, &now);
         // Giving memory back takes its time: not under the locks.
         drop((places, order));
+        drop(old);
+    }
+
+    /// Forgets every result from before a clear, for the memory that they take.
+    pub(crate) fn drop_all_old(&self, now: impl Fn(Slot) -> Generation) {
+        let mut old = Vec::new();
+        let mut order = lock(&self.order);
+        for i in 0..self.buckets.load(Ordering::Relaxed) {
+            let mut places = self.nth_bucket(i).write();
+            old.extend(places.iter_mut().filter_map(|place| order.take_old(place, &now)));
+        }
+        // As above.
+        drop(order);
         drop(old);
     }
 
@@ -298,6 +309,14 @@ impl Bucket {
 }
 
 impl Order {
+    /// Takes the result out of a place, if it is from before a clear.
+    fn take_old(&mut self, place: &mut Place, now: impl Fn(Slot) -> Generation) -> Option<Remembered> {
+        self.queue(place).bytes -= place.cost();
+        let old = place.result.take_if(|found| !found.is_of(now));
+        self.queue(place).bytes += place.cost();
+        old
+    }
+
     /// The queue that this place has its turn in.
     fn queue(&mut self, place: &Place) -> &mut Queue {
         if place.kept { &mut self.kept } else { &mut self.new }
@@ -393,6 +412,25 @@ mod tests {
             drop(from);
             assert!(found.join().unwrap());
         });
+    }
+
+    #[test]
+    fn a_clear_frees_what_it_made_old_and_nothing_else() {
+        let table = Table::new(1 << 20);
+        let identity = Arc::new(Identity::new("f", "1", Vec::new(), false).unwrap());
+        let (before, after) = (Generation::default(), Generation::default().next());
+        let results = [before, after].map(|generation| {
+            let memory = crate::map::Memory::zeroed(4096).unwrap();
+            let buffer = Buffer::computed(Vec::new(), vec![memory], None, Ok(()), 0.0);
+            let args = [u8::from(generation == after)];
+            table.put(&asked(&args), &identity, buffer, generation, Slot::ALL, Worth { row: 0, ns: 0 }, None);
+            args
+        });
+        let bytes = || lock(&table.order).new.bytes;
+        assert_eq!(bytes(), 2 * (4096 + 1 + OVERHEAD));
+        table.drop_all_old(|_| after);
+        assert_eq!(bytes(), 4096 + 2 * (1 + OVERHEAD));
+        assert_eq!(results.map(|args| table.get(&asked(&args), |_| after).is_some()), [false, true]);
     }
 
     fn asked(args: &[u8]) -> Asked<'_> {

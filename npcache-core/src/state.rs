@@ -417,6 +417,12 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// One clear later.
+    #[cfg(test)]
+    pub(crate) fn next(self) -> Generation {
+        Generation { page: self.page + 1, ..self }
+    }
+
     /// Whether no clear came between the two, as far as both know.
     pub(crate) fn agrees(&self, later: &Generation) -> bool {
         self.page == later.page && (self.file.is_none() || later.file.is_none() || self.file == later.file)
