@@ -107,6 +107,23 @@ def test_explain_tells_why_a_call_misses(cache):
     assert "not stored" in f.explain(1, y=2)
 
 
+def test_totals_are_what_all_caches_of_a_directory_counted(cache):
+    @cache.memoize(version="1", name="doubled")
+    def doubled(n):
+        return np.arange(n) * 2
+
+    for n in (3, 3, 4):
+        doubled(n)
+    again = npcache.Cache(cache.path)
+    totals = again.totals("doubled")
+    assert (totals.misses, totals.stored, totals.memory + totals.disk, totals.complete) == (2, 2, 1, 1)
+    assert totals.seconds_spent > 0
+    assert again.totals() == totals
+    assert again.totals("another").misses == 0
+    cache.clear()
+    assert cache.totals() == totals
+
+
 def test_stats_and_summary_count_what_happened(cache, reopened):
     f = cache.memoize(lambda x: np.arange(x), name="f", version="")
     for x in (1, 2, 1, 1):

@@ -50,6 +50,7 @@ from ._library import (
     ORIGIN_SHARED,
     SLICE_MS,
     Error,
+    Statistics,
     View,
     check,
     library,
@@ -105,6 +106,27 @@ class Stats(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.cached:,} of {self.calls:,} cached, {_duration(self.seconds_saved)} saved"
+
+
+class Totals(NamedTuple):
+    """What became of the calls of a function, or of all, in all processes; what each field counts is at
+    npcache_statistics in include/npcache.h. `complete` is 0 where only this process's calls are counted."""
+
+    memory: int
+    disk: int
+    shared: int
+    lower: int
+    misses: int
+    stored: int
+    cheap: int
+    unstored: int
+    evicted: int
+    corrupt: int
+    waits: int
+    seconds_waited: float
+    seconds_spent: float
+    seconds_saved: float
+    complete: int
 
 
 def _duration(seconds: float) -> str:
@@ -237,6 +259,17 @@ class Cache:
     def stats(self) -> Stats:
         """What became of the calls so far, made through this object in this process."""
         return _sum([tally for tallies in list(self._tallies.values()) for tally in list(tallies.values())])
+
+    def totals(self, function: str | None = None) -> Totals:
+        """What all processes counted since the cache was made: of all functions, or of the one with this name.
+
+        Clearing does not set it back. What a process found in memory is in it after some thousand calls of a thread,
+        with the next result that it computes, or when it exits.
+        """
+        found = Statistics()
+        name = None if function is None else function.encode()
+        check(library.stats, self._handle, name, byref(found), ctypes.sizeof(found))
+        return Totals(*(getattr(found, field) for field in Totals._fields))
 
     def summary(self) -> str:
         """One line for the end of a sweep: "37 of 50 cached, 2 h 10 min saved"."""

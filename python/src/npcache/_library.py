@@ -10,7 +10,7 @@ import atexit
 import ctypes
 import logging
 import os
-from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,28 @@ class View(ctypes.Structure):
     ]
 
 
+class Statistics(ctypes.Structure):
+    """npcache_statistics."""
+
+    _fields_ = [
+        ("memory", c_uint64),
+        ("disk", c_uint64),
+        ("shared", c_uint64),
+        ("lower", c_uint64),
+        ("misses", c_uint64),
+        ("stored", c_uint64),
+        ("cheap", c_uint64),
+        ("unstored", c_uint64),
+        ("evicted", c_uint64),
+        ("corrupt", c_uint64),
+        ("waits", c_uint64),
+        ("seconds_waited", c_double),
+        ("seconds_spent", c_double),
+        ("seconds_saved", c_double),
+        ("complete", c_uint64),
+    ]
+
+
 def _find() -> str:
     """The path of the library: inside the package, else where NPCACHE_LIBRARY says, else in a checkout's target/."""
     here = Path(__file__).resolve().parent
@@ -101,6 +123,7 @@ _DECLARATIONS: dict[str, tuple[Any, list[Any]]] = {
     "function_key": (c_int32, [_HANDLE, _HANDLE, c_char_p, _OUT]),
     "function_free": (None, [_HANDLE]),
     "args_new": (c_void_p, []),
+    "stats": (c_int32, [_HANDLE, c_char_p, POINTER(Statistics), c_size_t, _OUT]),
     "args_from_bytes": (c_int32, [c_char_p, c_size_t, _OUT, _OUT]),
     "args_add_int": (c_int32, [_HANDLE, c_int64]),
     "args_add_bigint": (c_int32, [_HANDLE, c_int32, c_char_p, c_size_t]),
