@@ -77,6 +77,7 @@ module npcache
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_FORKED = 8
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_IO = 9
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_CHEAP = 10
+    integer(c_int32_t), parameter :: NPCACHE_UNSTORED_TOO_LARGE = 11
     integer(c_int32_t), parameter :: NPCACHE_UNSTORED_DIFFERS = 12
     integer(c_int32_t), parameter :: NPCACHE_ERR_ARGUMENT = -1
     integer(c_int32_t), parameter :: NPCACHE_ERR_FUNCTION = -2
@@ -234,6 +235,14 @@ module npcache
             import
             type(c_ptr), value :: cache
             integer(c_int32_t), value :: flags
+            type(c_ptr), intent(out) :: error
+            integer(c_int32_t) :: status
+        end function
+
+        function npcache_configure(cache, name, value, error) bind(C) result(status)
+            import
+            type(c_ptr), value :: cache
+            character(kind=c_char), intent(in) :: name(*), value(*)
             type(c_ptr), intent(out) :: error
             integer(c_int32_t) :: status
         end function

@@ -368,7 +368,7 @@ typedef void (*npcache_log_fn)(void *user_data, int32_t level, const char *messa
 #define NPCACHE_UNSTORED_NOT_WRITABLE 4
 
 /**
- * Not stored: the disk, or a quota, is full.
+ * Not stored: the disk, or a quota, is full, or less of it is free than min_free_bytes.
  */
 #define NPCACHE_UNSTORED_DISK_FULL 5
 
@@ -396,6 +396,12 @@ typedef void (*npcache_log_fn)(void *user_data, int32_t level, const char *messa
  * Not stored, but kept in memory: computing it took less than the option min_compute_ms.
  */
 #define NPCACHE_UNSTORED_CHEAP 10
+
+/**
+ * Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, or policy=none lets nothing
+ * go for it.
+ */
+#define NPCACHE_UNSTORED_TOO_LARGE 11
 
 /**
  * Not stored: the call was a hit, and by the option audit computed again; the stored result is another.
@@ -531,7 +537,17 @@ npcache_options *npcache_options_new(void);
  * - `lower`: the directory of another cache, which is asked for what this one does not have and never written to: a site's,
  *   or a colleague's. Where it cannot be opened, it has nothing. A clear of this cache leaves it as it is, so what it
  *   has is found again;
- * - `promote`: `no` (default), or `yes`: what is found there is copied to this cache.
+ * - `promote`: `no` (default), or `yes`: what is found there is copied to this cache;
+ * - `max_bytes`: at most this much is kept on disk, `50G`, counting each result in blocks of 4 KiB; what is least worth
+ *   keeping goes when something is stored;
+ * - `max_entries`: at most so many results are kept;
+ * - `max_age`: what was computed longer ago is computed again, in seconds or as `12h`, `30d`;
+ * - `min_free_bytes`: so much of the file system stays free; 0 by default;
+ * - `policy`: what goes first: `cost` (default: what is quickest to compute again for the room that it takes, and was not
+ *   used for long), `lru` (what was not used for longest), or `none`: nothing, and what does not fit is not stored.
+ *
+ * These last five hold for what this cache stores and finds. What is not set is as npcache_configure has set it for all
+ * who use the directory, which is no bound at first. `none` is no bound, whatever the directory says.
  *
  * In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
  *
@@ -628,6 +644,24 @@ npcache_status npcache_call(npcache *cache,
 npcache_status npcache_clear(npcache *cache,
                              uint32_t flags,
                              npcache_error **err);
+
+/**
+ * Sets a bound for all who use the directory, now and in future, and do not set it by an option of their own.
+ *
+ * - `name`, `value`: max_bytes, max_entries, max_age, min_free_bytes or policy, as npcache_options_set takes them.
+ *
+ * It is kept in the directory. Where it makes the stored results too many, they go while others are stored, up to 64
+ * each time. Other processes of this machine know of it from their next call that is not answered from memory.
+ *
+ * NPCACHE_ERR_ARGUMENT: there is no such bound, it takes no such value, or the cache has no directory or is open
+ * read-only. NPCACHE_ERR_IO or NPCACHE_ERR_DIRECTORY: the directory cannot be written.
+ *
+ * The caller sees to it that: `cache` is not freed; `name` and `value` are C strings; `err` is NULL or writable.
+ */
+npcache_status npcache_configure(npcache *cache,
+                                 const char *name,
+                                 const char *value,
+                                 npcache_error **err);
 
 /**
  * npcache_clear for one function, by its name, with all its versions.

@@ -1598,6 +1598,18 @@ class npcache::cache {
         return stats_of(npcache_detail::c_text(name, "a name"));
     }
 
+    /**
+     * Sets max_bytes, max_entries, max_age, min_free_bytes or policy, with the values that options take, for all who use
+     * the directory and do not set it themselves.
+     */
+    void configure(const std::string &name, const std::string &value) const
+    {
+        npcache_error *object = nullptr;
+        check(npcache_configure(get(), npcache_detail::c_text(name, "a name"), npcache_detail::c_text(value, "a value"),
+                                &object),
+              object);
+    }
+
     /** For the C functions. */
     ::npcache *get() const noexcept { return owned_.get(); }
 

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::{ViewElement, WritableElement};
@@ -13,6 +14,8 @@ use crate::entry::{self, Array, Arrays, Parsed};
 use crate::error::{Error, Result, Unstored};
 use crate::key::Key;
 use crate::map::Memory;
+use crate::policy::RECENCY;
+use crate::store::now;
 
 /// Where a result came from. The numbers are part of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +52,10 @@ struct Contents {
     stored: Result<(), Unstored>,
     /// Of entries that earlier versions wrote, the metadata alone have it.
     compute_seconds: Option<f64>,
+    /// When it was computed, in nanoseconds since 1970.
+    created: i64,
+    /// When its entry was last marked as used, as far as this process knows.
+    marked: AtomicI64,
     writable: bool,
 }
 
@@ -62,8 +69,10 @@ impl Buffer {
         compute_seconds: f64,
     ) -> Buffer {
         let compute_seconds = Some(compute_seconds);
-        let (arrays, blocks) = (arrays.into(), blocks.into());
-        let contents = Contents { arrays, blocks, path, stored, compute_seconds, writable: false };
+        let (arrays, blocks, created) = (arrays.into(), blocks.into(), now());
+        let marked = AtomicI64::new(created);
+        let contents =
+            Contents { arrays, blocks, path, stored, compute_seconds, created, marked, writable: false };
         Buffer::of(contents, Origin::Computed)
     }
 
@@ -74,6 +83,9 @@ impl Buffer {
             blocks: smallvec![block],
             path: Some(path),
             stored: Ok(()),
+            created: parsed.origin.mtime,
+            // Not asked of the clock, nor of the system: whoever remembers it does, if it matters.
+            marked: AtomicI64::new(parsed.origin.mtime),
             compute_seconds: (!parsed.took.is_zero()).then_some(parsed.took.as_secs_f64()),
             writable: false,
         };
@@ -117,6 +129,8 @@ impl Buffer {
             path: contents.path.clone(),
             stored: contents.stored,
             compute_seconds: Some(self.compute_seconds()),
+            created: contents.created,
+            marked: AtomicI64::new(contents.marked.load(Ordering::Relaxed)),
             writable: true,
         };
         Ok(Buffer::of(contents, self.origin()))
@@ -150,6 +164,19 @@ impl Buffer {
     /// The same in nanoseconds, as far as it is known without reading more; else 0.
     pub(crate) fn compute_ns(&self) -> u64 {
         self.contents().compute_seconds.map_or(0, |seconds| (seconds * 1e9) as u64)
+    }
+
+    /// When it was computed, in nanoseconds since 1970.
+    pub(crate) fn created(&self) -> i64 {
+        self.contents().created
+    }
+
+    /// Whether its entry is to be marked as used, by this caller: its last mark is old.
+    pub(crate) fn is_to_be_marked(&self, now: i64) -> bool {
+        let marked = &self.contents().marked;
+        let last = marked.load(Ordering::Relaxed);
+        now.saturating_sub(last) >= RECENCY
+            && marked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The handle as a pointer, for other languages. [`Buffer::from_raw`] takes it back.

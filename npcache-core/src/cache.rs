@@ -1,7 +1,7 @@
 //! A call: look in memory, look on disk, else one caller computes and publishes.
 
 use std::cell::{Cell, OnceCell};
-use std::ffi::{CString, OsStr, c_void};
+use std::ffi::{CStr, CString, OsStr, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,10 +15,12 @@ use rustix::io::Errno;
 
 use crate::args::Canonical;
 use crate::audit;
+use crate::bounds::Bounds;
 use crate::buffer::{Buffer, Origin};
 use crate::build_id::object_of;
 use crate::entry::{self, Parsed};
 use crate::error::{Error, Result, Unstored};
+use crate::evict::{Pruned, prune};
 use crate::explain::describe_call;
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
@@ -31,7 +33,9 @@ use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
 use crate::output::{Audited, Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
 use crate::statistics::{Count, Tally, Worth};
-use crate::store::{Directory, born, entry_path, function_directory, nanoseconds, path_of, retry};
+use crate::store::{
+    Directory, born, coarse_now, entry_path, function_directory, mark_used, nanoseconds, path_of, retry,
+};
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
 /// where copying costs what mapping and its page faults do.
@@ -217,8 +221,85 @@ impl Cache {
         }
         let state = self.state()?;
         let (buffer, worth) = state.memory.as_ref()?.get(asked, |slot| state.generation(slot))?;
+        let (max_age, marks_use) = state.known_bounds();
+        let buffer = if max_age == i64::MAX && !marks_use && !self.inner.options.bounds.bound_anything() {
+            buffer
+        } else {
+            self.in_time(state, buffer)?
+        };
         state.count_memory_hit(worth);
         Some(buffer)
+    }
+
+    /// A result in memory, if it is not over age; now and then, its entry is marked as used.
+    #[inline(never)]
+    fn in_time(&self, state: &State, buffer: Buffer) -> Option<Buffer> {
+        let (bounds, now) = (&self.inner.options.bounds, coarse_now());
+        let (max_age, marks_use) = state.known_bounds();
+        let max_age = bounds.max_age.map_or(max_age, |_| bounds.max_age());
+        if now.saturating_sub(buffer.created()) > max_age {
+            return None;
+        }
+        if (marks_use || bounds.marks_use()) && buffer.is_to_be_marked(now) {
+            let path = buffer
+                .c_path()
+                .and_then(|path| path.to_bytes_with_nul().get(state.directory.prefix().len()..));
+            let name = path.and_then(|name| CStr::from_bytes_with_nul(name).ok());
+            if let Some(file) = name.and_then(|name| state.directory.open_file(name, OFlags::RDONLY).ok()) {
+                mark_used(&file, now);
+            }
+        }
+        Some(buffer)
+    }
+
+    /// The bounds that the directory has, by their names, and their values: what [`Cache::configure`] takes. `none` is no
+    /// bound. A cache without a directory has none at all.
+    pub fn config(&self) -> Vec<(&'static str, String)> {
+        let Some(root) = &self.inner.root else { return Vec::new() };
+        Bounds::read(&root.directory).values()
+    }
+
+    /// Sets a bound for all who use the directory, now and in future, and do not set it otherwise for themselves: the
+    /// options `max_bytes`, `max_entries`, `max_age`, `min_free_bytes` and `policy`, with the values that these take. Where
+    /// that makes entries too many, they go when others are stored, up to 64 each time, or at once by [`Cache::prune`].
+    /// Other processes on this machine know of it from their next call that is not answered from memory.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such bound, or it takes no such value; where the directory cannot be written.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let cache = npcache_core::Cache::open(directory.path())?;
+    /// cache.configure("max_bytes", "50G")?;
+    /// cache.configure("max_age", "30d")?;
+    /// assert!(cache.config().contains(&("max_age", "2592000".to_owned())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn configure(&self, name: &str, value: &str) -> Result<()> {
+        let Some(root) = &self.inner.root else {
+            return Err(Error::Argument("a cache without a directory has no bounds to set".to_owned()));
+        };
+        if self.inner.options.mode == Mode::ReadOnly {
+            return Err(Error::Argument("a cache opened with mode=readonly is not configured".to_owned()));
+        }
+        Bounds::write(&root.directory, name, value)?;
+        root.state(&self.inner.options).reconfigured();
+        Ok(())
+    }
+
+    /// Removes all entries that are over age and, as far as there are too many, those least worth keeping; looks at
+    /// everything that is stored, which takes a second or two for each million entries where the system knows the files, and
+    /// longer from a disk. Without this, the same is done little by little, as results are stored.
+    pub fn prune(&self) -> Result<Pruned> {
+        let Some(root) = &self.inner.root else { return Ok(Pruned::default()) };
+        if self.inner.options.mode == Mode::ReadOnly {
+            return Err(Error::Argument(
+                "nothing is removed from a cache opened with mode=readonly".to_owned(),
+            ));
+        }
+        let state = root.state(&self.inner.options);
+        Ok(prune(state, &self.inner.options.bounds.or(state.bounds())))
     }
 
     /// How many hits of this process were audited, by the option `audit`, and for how many of them the stored result was
@@ -275,15 +356,25 @@ impl Cache {
                 .raise_generation(slot, self.inner.options.lock_timeout)
                 .map_err(|e| Error::io("lock .npcache/lock to clear", root.directory.path(), e))
         };
+        let sweep = || match &function {
+            None => state.directory.sweep(None, None),
+            Some(function) => {
+                let mut gone = |key_byte, len| state.tally().remove(key_byte, len);
+                state.directory.sweep(Some(function), Some(&mut gone))
+            }
+        };
         if let Err(e) = raise() {
             // A full disk has no room for the first generation; then room is made first.
             if !matches!(&e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull) {
                 return Err(e);
             }
-            state.directory.sweep(function.as_deref())?;
+            sweep()?;
             raise()?;
         }
-        state.directory.sweep(function.as_deref())?;
+        sweep()?;
+        if function.is_none() {
+            state.tally().reset();
+        }
         // What was begun, or read, while the sweep went on is older than the clear too.
         raise()?;
         if let Some(memory) = &state.memory {
@@ -452,10 +543,13 @@ impl Function {
         }
         let key = Key::new(&self.known.identity, args);
         let state = root.state(&self.cache.inner.options);
-        state
+        let removed = state
             .directory
             .unlink(&entry_path(&self.known.directory, &key))
             .map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?;
+        if let Some(len) = removed {
+            state.tally().remove(key.as_bytes()[0], len);
+        }
         // Other processes remember it as well, and are told only of clears.
         state
             .raise_generation(self.known.slot, self.cache.inner.options.lock_timeout)
@@ -586,6 +680,8 @@ struct Call<'a> {
     is_below: Cell<bool>,
 }
 
+// Taken apart as soon as it is made.
+#[allow(clippy::large_enum_variant)]
 enum Step {
     Hit(Buffer),
     Compute(Place, Option<Seat>),
@@ -598,7 +694,7 @@ enum Step {
 enum Found {
     Hit(Loaded),
     Nothing,
-    /// Something that is no entry of this key, or not a whole one, and is to be replaced.
+    /// Something that is no entry of this key, or not a whole one, or one over age, and is to be replaced.
     Bad,
     /// Something that cannot be read just now.
     Unreadable,
@@ -745,6 +841,7 @@ impl<'a> Call<'a> {
                 replace,
                 unreadable,
                 min_compute: self.options.min_compute,
+                bounds: self.options.bounds,
                 epoch: epoch(),
             };
             return Step::Compute(place, seat);
@@ -869,7 +966,19 @@ impl<'a> Call<'a> {
             Err(e) => return unreadable(e),
         };
         match self.load(&self.root.directory, state, &file) {
-            Ok(loaded) => Found::Hit(loaded),
+            Ok(loaded) => {
+                let bounds = self.options.bounds.or(state.bounds());
+                if bounds.bound_anything() {
+                    let now = coarse_now();
+                    if now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age() {
+                        return Found::Bad;
+                    }
+                    if bounds.marks_use() {
+                        mark_used(&file, now);
+                    }
+                }
+                Found::Hit(loaded)
+            }
             // A pipe with a writer has nothing to read; a directory is none to read.
             Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
             Err(Fault::Entry(why)) => bad(why),

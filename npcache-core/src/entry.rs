@@ -334,6 +334,12 @@ pub(crate) fn key(bytes: &[u8]) -> Result<Key, &'static str> {
     Ok(Key::from(tail.get::<32>(48)))
 }
 
+/// What computing an entry took, by the last bytes of its file of `len`; `None` where these are no entry's.
+pub(crate) fn time_of_tail(tail: &[u8; TAIL], len: u64) -> Option<Duration> {
+    let tail = whole_tail(tail, len).ok()?;
+    Some(Duration::from_nanos(u64::from_le_bytes(tail.get(144))))
+}
+
 pub(crate) const DAMAGED: &str = "it is damaged";
 const OF_ANOTHER_KEY: &str = "it belongs to another key";
 

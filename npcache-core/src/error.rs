@@ -119,7 +119,8 @@ pub enum Unstored {
     /// The directory or its file system does not let this process write.
     #[error("the directory cannot be written")]
     NotWritable,
-    /// The disk is full, or a quota is, or the process may not write so large a file.
+    /// The disk is full, or a quota is, or less is free than the option `min_free_bytes`, or the process may not write so
+    /// large a file.
     #[error("the disk is full")]
     DiskFull,
     /// The directory was removed while it was open.
@@ -137,6 +138,10 @@ pub enum Unstored {
     /// It took less than the option `min_compute_ms`: it is kept in memory only.
     #[error("too cheap to be worth it")]
     Cheap,
+    /// It does not fit within the cache's bounds: it is larger than `max_bytes` by itself, or nothing goes to make room
+    /// for it (`policy=none`).
+    #[error("no room within the cache's bounds")]
+    TooLarge,
     /// The call was a hit that was audited, and the stored result is another than was computed.
     #[error("an audited hit, whose stored result is another")]
     Differs,

@@ -3,6 +3,7 @@
 //! Copying an entry file to its place with any program does as well. What this adds is that nothing gets in which is not
 //! whole, that it finds its place by itself, and that it is written as by this machine, in this boot.
 
+use std::cell::Cell;
 use std::io::IoSlice;
 
 use crate::args::Canonical;
@@ -10,6 +11,7 @@ use crate::cache::Cache;
 use crate::cbor;
 use crate::entry::{self, Encoded};
 use crate::error::{Error, Result};
+use crate::evict::{Reserved, reserve};
 use crate::key::Key;
 use crate::list::{Entry, Metadata, Recorded};
 use crate::state::Slot;
@@ -65,25 +67,39 @@ impl Cache {
         }
         let slot = Slot::of(&function);
         let generation = state.full_generation(slot);
+        let bounds = state.bounds();
+        let mut reserved = None;
+        let len = Cell::new(0);
         let published = state.directory.publish(
             &entry_path(&function, &key),
             there.is_some(),
+            parsed.took,
             |file, origin| {
                 let arrays = parsed.arrays.iter().map(|array| (array, &bytes[array.offset..][..array.len]));
                 let encoded = Encoded::new(arrays);
                 let footer = encoded.footer(&key, json, origin, parsed.took, encoded.data_hash());
+                len.set(encoded.len() + footer.len() as u64);
                 let mut pieces = encoded.pieces();
                 pieces.push(IoSlice::new(&footer));
                 write_all(file, &mut pieces)
             },
-            || state.permit(slot, generation),
+            || {
+                reserved = Some(reserve(state, &bounds, &key, len.get())?);
+                state.permit(slot, generation)
+            },
         );
         let failed =
             |why: &str| Error::Directory { path: state.directory.path().to_owned(), reason: why.to_owned() };
-        let new = matches!(
-            published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?,
-            Published::Now
-        );
+        let published = published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?;
+        let new = if let Published::Now { replaced } = published {
+            reserved.into_iter().for_each(Reserved::keep);
+            if let Some(len) = replaced {
+                state.tally().remove(key.as_bytes()[0], len);
+            }
+            true
+        } else {
+            false
+        };
         Ok((find().ok_or_else(|| failed("the entry was dropped as soon as it was stored"))?, new))
     }
 }

@@ -5,6 +5,7 @@ compile_error!("npcache runs on 64-bit little-endian Linux");
 
 mod args;
 mod audit;
+mod bounds;
 mod buffer;
 mod build_id;
 mod cache;
@@ -13,6 +14,7 @@ mod digest;
 mod dtype;
 mod entry;
 mod error;
+mod evict;
 mod explain;
 mod flight;
 mod fork;
@@ -27,6 +29,7 @@ mod memory;
 mod npy;
 mod options;
 mod output;
+mod policy;
 mod state;
 mod statistics;
 mod store;
@@ -39,12 +42,14 @@ pub use digest::{Content, Digest};
 pub use dtype::{DType, Descr};
 pub use entry::Array;
 pub use error::{Error, Result, Unstored};
+pub use evict::Pruned;
 pub use key::{Identity, Key};
 pub use list::{Entry, Metadata, Recorded};
 pub use log::{Level, Listener, Log, set_log};
 pub use npy::MAX_NDIM;
 pub use options::{Map, Mode, Options, Sharing, Trust, Verify};
 pub use output::Output;
+pub use policy::Policy;
 pub use statistics::Statistics;
 
 /// The README's example in Rust, run as a test.

@@ -1,5 +1,6 @@
 //! The cache below: somebody else's directory, which is asked for what this cache does not have and never written to.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -7,12 +8,13 @@ use std::time::Duration;
 
 use crate::buffer::Buffer;
 use crate::entry::{self, Encoded};
+use crate::evict::{Reserved, reserve};
 use crate::fork::PerProcess;
 use crate::key::Key;
 use crate::log::{Level, say_once};
 use crate::options::{Mode, Options};
 use crate::state::{Generation, Slot, State};
-use crate::store::{Directory, write_all};
+use crate::store::{Directory, Published, write_all};
 
 pub(crate) struct Lower {
     directory: Arc<Directory>,
@@ -58,17 +60,26 @@ pub(crate) fn copy_up(
     let Some(Ok(metadata)) = found.file().map(entry::metadata) else { return false };
     let arrays = || found.arrays().iter().enumerate().map(|(i, array)| (array, found.bytes(i)));
     let took = Duration::from_nanos(found.compute_ns());
+    let (bounds, len, mut reserved) = (state.bounds(), Cell::new(0), None);
     let published = state.directory.publish(
         name,
         false,
+        took,
         |file, origin| {
             let encoded = Encoded::new(arrays());
             let footer = encoded.footer(key, metadata, origin, took, encoded.data_hash());
+            len.set(encoded.len() + footer.len() as u64);
             let mut pieces = encoded.pieces();
             pieces.push(IoSlice::new(&footer));
             write_all(file, &mut pieces)
         },
-        || state.permit(slot, generation),
+        || {
+            reserved = Some(reserve(state, &bounds, key, len.get())?);
+            state.permit(slot, generation)
+        },
     );
+    if let Ok(Published::Now { .. }) = published {
+        reserved.into_iter().for_each(Reserved::keep);
+    }
     published.is_ok()
 }

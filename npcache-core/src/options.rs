@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::bounds::Bounds;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::policy::Policy;
 
 /// What a cache does with its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,6 +106,8 @@ pub struct Options {
     pub(crate) lower: Option<PathBuf>,
     pub(crate) promote: bool,
     pub(crate) map: Map,
+    /// What this handle says of them; what it leaves open is as the directory has it.
+    pub(crate) bounds: Bounds,
 }
 
 impl Default for Options {
@@ -123,12 +127,13 @@ impl Default for Options {
             lower: None,
             promote: false,
             map: Map::default(),
+            bounds: Bounds::default(),
         }
     }
 }
 
 /// The options' names, for messages and for the environment.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 19] = [
     "mode",
     "lock_timeout",
     "flight",
@@ -143,6 +148,11 @@ const NAMES: [&str; 14] = [
     "lower",
     "promote",
     "map",
+    "max_bytes",
+    "max_entries",
+    "max_age",
+    "min_free_bytes",
+    "policy",
 ];
 
 impl Options {
@@ -252,6 +262,41 @@ impl Options {
         self
     }
 
+    /// `max_bytes=BYTES`: at most this much is kept, counting each entry in blocks of 4 KiB; what is least worth keeping
+    /// goes when something is stored. `None` for no bound.
+    ///
+    /// This bound and the next four hold for what this handle stores and finds. What a handle does not set is as the
+    /// directory has it, for all processes: see [`Cache::configure`].
+    pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Options {
+        self.bounds.max_bytes = Some(bytes.into().unwrap_or(u64::MAX));
+        self
+    }
+
+    /// `max_entries=NUMBER`: at most so many results are kept. `None` for no bound.
+    pub fn max_entries(mut self, entries: impl Into<Option<u64>>) -> Options {
+        self.bounds.max_entries = Some(entries.into().unwrap_or(u64::MAX));
+        self
+    }
+
+    /// `max_age=SECONDS`: what was computed longer ago is not found, and goes by and by. `None` for no bound.
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Options {
+        self.bounds.max_age = Some(age.into().unwrap_or(Duration::MAX));
+        self
+    }
+
+    /// `min_free_bytes=BYTES`: so much of the file system stays free: entries go, and where that does not help, nothing is
+    /// stored.
+    pub fn min_free_bytes(mut self, bytes: u64) -> Options {
+        self.bounds.min_free_bytes = Some(bytes);
+        self
+    }
+
+    /// `policy=cost|lru|none`: what goes first.
+    pub fn policy(mut self, policy: Policy) -> Options {
+        self.bounds.policy = Some(policy);
+        self
+    }
+
     /// Sets the option called `name` from text.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
@@ -307,6 +352,7 @@ impl Options {
                 self.map = choose(name, value, &known)?;
             }
             "min_compute_ms" => self.min_compute = seconds(name, value)? / 1000,
+            _ if self.bounds.set(name, value)? => {}
             _ => {
                 return Err(Error::Argument(format!(
                     "no option is called `{}`; there are {}",
@@ -364,7 +410,7 @@ pub(crate) fn choose<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> R
 }
 
 /// A number of bytes: `1048576`, `64M`, `1.5G`.
-fn bytes(name: &str, value: &str) -> Result<u64> {
+pub(crate) fn bytes(name: &str, value: &str) -> Result<u64> {
     let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
     let (number, shift) = units
         .iter()
@@ -384,7 +430,7 @@ fn installed_memory() -> u64 {
     info.totalram as u64 * u64::from(info.mem_unit)
 }
 
-fn seconds(name: &str, value: &str) -> Result<Duration> {
+pub(crate) fn seconds(name: &str, value: &str) -> Result<Duration> {
     let seconds = value.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| {
         Error::Argument(format!("{name}=`{}` is no time, such as 600 or 0.5", value.escape_debug()))

@@ -1,5 +1,6 @@
 //! A result under construction: what a function fills, and what becomes of it when it is done.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use ndarray_npy::{ViewMutElement, WritableElement};
 
 use crate::args::{ArrayBytes, Canonical, element_descr};
 use crate::audit;
+use crate::bounds::Bounds;
 use crate::buffer::{Buffer, Origin};
 use crate::cache::{Known, remember};
 use crate::cbor;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
+use crate::evict::{Reserved, reserve};
 use crate::explain::describe_call;
 use crate::flight::Seat;
 use crate::fork::{PerProcess, epoch};
@@ -92,6 +95,8 @@ pub(crate) struct Place {
     pub(crate) unreadable: bool,
     /// What took less is not stored.
     pub(crate) min_compute: Duration,
+    /// What the caller's handle says of them.
+    pub(crate) bounds: Bounds,
     pub(crate) epoch: u64,
 }
 
@@ -374,11 +379,19 @@ impl Output {
         if took < place.min_compute {
             return Err(Unstored::Cheap);
         }
+        let bounds = place.bounds.or(place.state.bounds());
+        let data_len = self.blocks.iter().map(|block| block.as_slice().len() as u64).sum::<u64>();
+        if data_len > bounds.max_bytes() {
+            return Err(Unstored::TooLarge);
+        }
         let metadata = self.metadata(took);
+        let len = Cell::new(0);
+        let mut reserved = None;
         let directory = &place.state.directory;
         let published = directory.publish(
             place.name(),
             place.replace,
+            took,
             |file, origin| {
                 let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
                 let encoded = Encoded::new(arrays);
@@ -386,21 +399,35 @@ impl Output {
                 if encoded.len() >= IN_PIECES_FROM {
                     below_size_limit(encoded.len())?;
                     let hash = encoded.hash_and_write(|pieces| write_all(file, pieces))?;
-                    return write_all(file, &mut [IoSlice::new(&footer(hash))]);
+                    let footer = footer(hash);
+                    len.set(encoded.len() + footer.len() as u64);
+                    return write_all(file, &mut [IoSlice::new(&footer)]);
                 }
                 let footer = footer(encoded.data_hash());
+                len.set(encoded.len() + footer.len() as u64);
                 let mut pieces = encoded.pieces();
                 pieces.push(IoSlice::new(&footer));
                 write_all(file, &mut pieces)
             },
-            || place.state.permit(self.task.known.slot, place.generation),
+            || {
+                // Before it is there, so that all entries together are never more than what is counted.
+                reserved = Some(reserve(&place.state, &bounds, &self.task.key, len.get())?);
+                place.state.permit(self.task.known.slot, place.generation)
+            },
         );
         match published {
+            Ok(Published::Now { replaced }) => {
+                reserved.into_iter().for_each(Reserved::keep);
+                if let Some(len) = replaced {
+                    place.state.tally().remove(self.task.key.as_bytes()[0], len);
+                }
+                Ok(())
+            }
             // What is there is another caller's result of the same call, as far as that can be told.
             Ok(Published::Already) if place.unreadable => Err(Unstored::Io),
-            Ok(Published::Now | Published::Already) => Ok(()),
-            // What a clear is for.
-            Err(refused) if refused.why == Unstored::Cleared => Err(refused.why),
+            Ok(Published::Already) => Ok(()),
+            // What a clear is for, or a bound.
+            Err(refused) if matches!(refused.why, Unstored::Cleared | Unstored::TooLarge) => Err(refused.why),
             Err(refused) => {
                 say_once(Level::Warning, directory.path(), &refused.why.to_string(), || {
                     format!("{}: results are returned, but not stored: {refused}", directory.path().display())

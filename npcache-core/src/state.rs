@@ -12,8 +12,9 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
+use std::mem::offset_of;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,9 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
 
+use crate::bounds::Bounds;
 use crate::error::Unstored;
+use crate::evict::{Tally, Walker};
 use crate::flight::Flights;
 use crate::fork::{LockFile, PerProcess};
 use crate::holder::{self, Holder, Myself, Slots};
@@ -100,6 +103,20 @@ pub(crate) struct State {
     pub(crate) differing: AtomicU64,
     /// The lock file is gone from the directory; new calls go to a new State.
     retired: AtomicBool,
+    /// The directory's own bounds, as far as they were read.
+    configured: Configured,
+    /// What is counted of the entries, where there is no page to count in.
+    own_tally: Box<Tally>,
+    pub(crate) walker: Mutex<Walker>,
+}
+
+/// What the directory says of its bounds, as of the `version`th time that it was changed in this boot.
+struct Configured {
+    version: AtomicU64,
+    bounds: Mutex<Bounds>,
+    /// Of these, what hits in memory have to know.
+    max_age: AtomicI64,
+    marks_use: AtomicBool,
 }
 
 /// The States of this process.
@@ -192,7 +209,53 @@ impl State {
             audited: AtomicU64::new(0),
             differing: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            configured: Configured {
+                // Another than the page's, so that the first to ask reads them.
+                version: AtomicU64::new(u64::MAX),
+                bounds: Mutex::default(),
+                max_age: AtomicI64::new(i64::MAX),
+                marks_use: AtomicBool::new(false),
+            },
+            own_tally: Box::new(Tally::new()),
+            walker: Mutex::new(Walker::new()),
         }
+    }
+
+    /// The directory's own bounds. Read again when a process of this machine has changed them; with every call, where no
+    /// page tells.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let version = self.page.as_ref().map(|page| page.shared().configured.0.load(Ordering::Acquire));
+        let mut bounds = lock(&self.configured.bounds);
+        if version != Some(self.configured.version.load(Ordering::Relaxed)) {
+            *bounds = Bounds::read(&self.directory);
+            self.configured.max_age.store(bounds.max_age(), Ordering::Relaxed);
+            self.configured.marks_use.store(bounds.marks_use(), Ordering::Relaxed);
+            self.configured.version.store(version.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        *bounds
+    }
+
+    /// Of the bounds that were last read, those that a hit in memory has to know: the age, and whether use is marked.
+    pub(crate) fn known_bounds(&self) -> (i64, bool) {
+        (self.configured.max_age.load(Ordering::Relaxed), self.configured.marks_use.load(Ordering::Relaxed))
+    }
+
+    /// The directory's bounds were changed.
+    pub(crate) fn reconfigured(&self) {
+        if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+            page.shared().configured.0.fetch_add(1, Ordering::AcqRel);
+        }
+        self.bounds();
+    }
+
+    /// What is counted of the entries.
+    pub(crate) fn tally(&self) -> &Tally {
+        self.page.as_ref().filter(|page| page.writable).map_or(&self.own_tally, |page| &page.shared().tally)
+    }
+
+    /// Whether all processes count there.
+    pub(crate) fn counts_for_all(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.writable)
     }
 
     /// Whether new calls may use this State.
@@ -568,7 +631,9 @@ fn add_up_earlier_boots(directory: &Directory) -> Result<(), Unstored> {
     }
     let text = crate::statistics::fold(&directory.read_whole(STATISTICS_FILE)?, &pages);
     let write = |file: &OwnedFd, _: &_| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-    directory.publish(STATISTICS_FILE, true, write, || Ok(())).map_err(|refused| refused.why)?;
+    directory
+        .publish(STATISTICS_FILE, true, Duration::ZERO, write, || Ok(()))
+        .map_err(|refused| refused.why)?;
     for (name, _) in pages {
         directory.unlink(&name)?;
     }
@@ -588,7 +653,10 @@ struct Shared {
     _rest_of_line: [u32; 15],
     wake: Line<AtomicU32>,
     generations: [AtomicU64; GENERATIONS],
-    _to_holders: [u64; (HOLDERS_AT - 128) / 8 - GENERATIONS],
+    /// Counts the changes of the directory's bounds.
+    configured: Line<AtomicU64>,
+    _to_tally: [u64; 104],
+    tally: Tally,
     holders: Slots,
     rows: [Row; ROWS],
 }
@@ -597,8 +665,10 @@ struct Shared {
 struct Line<T>(T);
 
 const _: () = {
-    assert!(std::mem::offset_of!(Shared, holders) == HOLDERS_AT);
-    assert!(std::mem::offset_of!(Shared, rows) == ROWS_AT && size_of::<Shared>() == PAGE_LEN);
+    assert!(offset_of!(Shared, configured) == 2176);
+    assert!(offset_of!(Shared, tally) == 3072);
+    assert!(offset_of!(Shared, holders) == HOLDERS_AT);
+    assert!(offset_of!(Shared, rows) == ROWS_AT && size_of::<Shared>() == PAGE_LEN);
 };
 
 impl Page {

@@ -5,6 +5,7 @@
 //! ROOT/.npcache-format                       the disk format's number
 //! ROOT/.npcache/lock, state-…, tmp/          see state.rs; temporaries of file systems without O_TMPFILE
 //! ROOT/.npcache/statistics                   see statistics.rs
+//! ROOT/.npcache/config                       see bounds.rs
 //! ROOT/<function>/<2 hex>/<64 hex>.npy       entries
 //! ```
 //!
@@ -15,26 +16,29 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp,
-    Timespec, Timestamps, chmodat, fchmod, flock, fstat, futimens, linkat, mkdirat, openat, openat2,
-    renameat, renameat_with, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx,
+    StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, flock, fstat, fstatvfs,
+    futimens, linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Uid, geteuid, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::entry::{FORMAT, Origin};
+use crate::entry::{FORMAT, Origin, TAIL, time_of_tail};
 use crate::error::{Error, Result, Unstored};
 use crate::key::Key;
 use crate::map::statx_of;
 use crate::options::{self, Map, Options, Trust};
+use crate::policy::{RECENCY, WINDOW, stamp};
 
 /// The names at the root that are not functions.
 const FORMAT_FILE: &CStr = c".npcache-format";
@@ -195,7 +199,7 @@ impl Directory {
     }
 
     fn check_format(&self, create: bool) -> Result<()> {
-        let found = match self.read_small(FORMAT_FILE) {
+        let found = match self.read_small(FORMAT_FILE, 64) {
             Ok(found) => found,
             Err(Errno::NOENT) if create => {
                 self.make_admin().map_err(|e| match e {
@@ -209,9 +213,9 @@ impl Directory {
                 for (name, text) in [(CACHEDIR_TAG, CACHEDIR_TAG_TEXT), (FORMAT_FILE, format.as_str())] {
                     let write =
                         |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-                    match self.publish(name, false, write, || Ok(())) {
+                    match self.publish(name, false, Duration::ZERO, write, || Ok(())) {
                         Ok(_) => {}
-                        Err(_) if self.read_small(name).is_ok() => {}
+                        Err(_) if self.read_small(name, 64).is_ok() => {}
                         Err(why) => return Err(unusable(&self.path, &format!("cannot be set up: {why}"))),
                     }
                 }
@@ -242,10 +246,10 @@ impl Directory {
     }
 
     /// The first bytes of a small administrative file.
-    fn read_small(&self, name: &CStr) -> rustix::io::Result<String> {
+    pub(crate) fn read_small(&self, name: &CStr, at_most: usize) -> rustix::io::Result<String> {
         let file = self.open_file(name, OFlags::RDONLY)?;
-        let mut bytes = [0; 64];
-        let n = retry(|| rustix::io::read(&file, &mut bytes))?;
+        let mut bytes = vec![0; at_most];
+        let n = retry(|| rustix::io::read(&file, &mut bytes[..]))?;
         Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
     }
 
@@ -268,6 +272,17 @@ impl Directory {
         let ours = |name: &CString| name.to_bytes().starts_with(STATE_PREFIX.as_bytes());
         let names = entries(&admin).filter(ours);
         names.map(|name| CString::new([b".npcache/", name.to_bytes()].concat()).expect("no NUL")).collect()
+    }
+
+    /// Puts another file in the place of a small administrative one.
+    pub(crate) fn replace_small(&self, name: &CStr, text: &str) -> Result<(), Refused> {
+        let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
+        self.publish(name, true, Duration::ZERO, write, || Ok(())).map(drop)
+    }
+
+    /// The administrative directory, open.
+    pub(crate) fn open_admin(&self) -> rustix::io::Result<OwnedFd> {
+        self.open_directory(&self.root, ADMIN)
     }
 
     /// Opens a file below the root, never through a link, never waiting for a pipe.
@@ -349,11 +364,12 @@ impl Directory {
     ///
     /// `write` is given the file and its identity; `permit` is asked when that is done, just before the file gets the
     /// name, and what it returns is held until the file has it. A file that has the name already stays, unless
-    /// `replace`.
+    /// `replace`. `took` is what computing it took, for [`crate::policy::stamp`].
     pub(crate) fn publish<G>(
         &self,
         name: &CStr,
         replace: bool,
+        took: Duration,
         write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
         permit: impl FnOnce() -> Result<G, Unstored>,
     ) -> Result<Published, Refused> {
@@ -377,20 +393,16 @@ impl Directory {
             Err(e) => return Err(e.into()),
         };
         let stat = statx_of(temporary.file.as_fd())?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let origin = Origin {
-            inode: stat.stx_ino,
-            mtime: now.as_nanos() as i64,
-            born: born(&stat),
-            boot: crate::state::boot_id(),
-        };
+        let mtime = stamp(now(), took.as_secs_f64());
+        let origin = Origin { inode: stat.stx_ino, mtime, born: born(&stat), boot: crate::state::boot_id() };
         write(&temporary.file, &origin)?;
         if self.group {
             fchmod(&temporary.file, ENTRY_MODE)?;
         }
-        let mtime = Timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
+        let mtime = timespec(mtime);
         futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
         let _permission = permit()?;
+        let replaced = if replace { length_of(&in_parent, leaf) } else { None };
         let mut give_name = |parent: &OwnedFd| {
             if replace { temporary.rename_over(parent, leaf) } else { temporary.link(parent, leaf) }
         };
@@ -400,7 +412,7 @@ impl Directory {
             other => other,
         };
         match named {
-            Ok(()) => Ok(Published::Now),
+            Ok(()) => Ok(Published::Now { replaced }),
             Err(Errno::EXIST) => Ok(Published::Already),
             Err(e) => Err(e.into()),
         }
@@ -480,15 +492,17 @@ impl Directory {
 
     /// Unlinks the entries of `function` (a directory's name), or of all, and what directories that leaves empty.
     /// Touches nothing whose name npcache would not have given it.
-    pub(crate) fn sweep(&self, function: Option<&CStr>) -> Result<()> {
+    ///
+    /// `gone` is told the first byte of the key and the length of each, where it wants to know.
+    pub(crate) fn sweep(
+        &self,
+        function: Option<&CStr>,
+        mut gone: Option<&mut dyn FnMut(u8, u64)>,
+    ) -> Result<()> {
         let failed = |e: Errno| Error::io("remove entries from", &self.path, e);
         let functions: Vec<CString> = match function {
             Some(function) => vec![function.to_owned()],
-            None => {
-                let root = self.open_directory(&self.root, c".").map_err(failed)?;
-                let names = list(&root).map_err(failed)?;
-                names.into_iter().filter(|name| !name.to_bytes().starts_with(b".")).collect()
-            }
+            None => self.functions().map_err(failed)?,
         };
         for name in functions {
             let function = match self.open_directory(&self.root, &name) {
@@ -507,8 +521,14 @@ impl Directory {
                 };
                 let names = list(&shard).map_err(failed)?;
                 for entry in names.iter().filter(|name| is_entry_name(name)) {
+                    let len = gone.as_ref().and_then(|_| length_of(&shard, entry));
                     match unlinkat(&shard, entry.as_c_str(), AtFlags::empty()) {
-                        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+                        Ok(()) => {
+                            if let (Some(gone), Some(len)) = (&mut gone, len) {
+                                gone(hex_byte(shard_name), len);
+                            }
+                        }
+                        Err(Errno::NOENT | Errno::ISDIR) => {}
                         Err(e) => return Err(failed(e)),
                     }
                 }
@@ -522,11 +542,13 @@ impl Directory {
         Ok(())
     }
 
-    /// Unlinks an entry, if it is there.
-    pub(crate) fn unlink(&self, entry: &CStr) -> rustix::io::Result<()> {
+    /// Unlinks an entry, if it is there, and tells its length.
+    pub(crate) fn unlink(&self, entry: &CStr) -> rustix::io::Result<Option<u64>> {
+        let len = length_of(&self.root, entry);
         match unlinkat(&self.root, entry, AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            other => other,
+            Ok(()) => Ok(len),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -569,6 +591,19 @@ impl Directory {
         let mut keys: Vec<Key> = list(&shard)?.iter().filter_map(stem).collect();
         keys.sort_by_key(|key| *key.as_bytes());
         Ok((shard, keys))
+    }
+
+    /// A function's directory of entries whose keys begin with `byte`.
+    pub(crate) fn shard(&self, function: &CStr, byte: u8) -> rustix::io::Result<Shard> {
+        let mut path = function.to_bytes().to_vec();
+        path.extend_from_slice(format!("/{byte:02x}\0").as_bytes());
+        let path = CString::from_vec_with_nul(path).expect("a name and two digits");
+        self.open_below(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(Shard)
+    }
+
+    /// Bytes of the file system that this process may still use; `None` where it does not tell.
+    pub(crate) fn free_space(&self) -> Option<u64> {
+        fstatvfs(&self.root).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     /// Calls `visit` with the key and the path of up to `at_most` entries of a function, by its directory's name. `false`:
@@ -615,7 +650,7 @@ impl Directory {
         let admin = self.open_directory(&root, ADMIN);
         if let Ok(admin) = &admin {
             let ours = |name: &CString| {
-                [&b"lock"[..], b"statistics", b"tmp"].contains(&name.to_bytes())
+                [&b"lock"[..], b"statistics", b"tmp", b"config"].contains(&name.to_bytes())
                     || name.to_bytes().starts_with(STATE_PREFIX.as_bytes())
             };
             let others = entries(admin).filter(|name| !ours(name));
@@ -712,8 +747,86 @@ pub(crate) fn function_name(directory: &[u8]) -> String {
     if cut { name + "…" } else { name }
 }
 
+/// One of the directories that a function's entries are in, open.
+pub(crate) struct Shard(OwnedFd);
+
+impl Shard {
+    /// The next few entries' names, as many as one system call gives; none at the end.
+    pub(crate) fn next_names(&self) -> rustix::io::Result<Vec<CString>> {
+        let mut names = Vec::with_capacity(WINDOW);
+        // A directory may begin with what is not an entry.
+        loop {
+            let mut buffer = [MaybeUninit::uninit(); WINDOW * NAME_RECORD];
+            let mut listing = RawDir::new(&self.0, &mut buffer);
+            let mut at_end = true;
+            while let Some(entry) = listing.next() {
+                at_end = false;
+                let entry = entry?;
+                if is_entry_name(entry.file_name()) {
+                    names.push(entry.file_name().to_owned());
+                }
+                if listing.is_buffer_empty() {
+                    break;
+                }
+            }
+            if at_end || !names.is_empty() {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// What the system says of one of them, if it is a file.
+    pub(crate) fn stat(&self, name: &CStr) -> Option<Statx> {
+        let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::ATIME | StatxFlags::MTIME;
+        let stat = statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+        (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat)
+    }
+
+    /// What computing an entry of length `len` took, in seconds, as the end of the file says.
+    pub(crate) fn seconds(&self, name: &CStr, len: u64) -> Option<f64> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = retry(|| openat(&self.0, name, flags, Mode::empty())).ok()?;
+        let (mut tail, at) = ([0; TAIL], len.checked_sub(TAIL as u64)?);
+        let n = retry(|| rustix::io::pread(&file, &mut tail[..], at)).ok()?;
+        if n == TAIL { time_of_tail(&tail, len).map(|took| took.as_secs_f64()) } else { None }
+    }
+
+    /// Unlinks one of them.
+    pub(crate) fn unlink(&self, name: &CStr) -> rustix::io::Result<()> {
+        unlinkat(&self.0, name, AtFlags::empty())
+    }
+}
+
+/// What a directory's record of an entry takes: 19 bytes, a name of 68, a NUL, aligned to 8.
+const NAME_RECORD: usize = 88;
+
+/// The length of a file in a directory.
+fn length_of(directory: impl AsFd, name: &CStr) -> Option<u64> {
+    let stat = statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE | StatxFlags::TYPE).ok()?;
+    (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat.stx_size)
+}
+
+/// Marks an open entry as used now, if that was last done longer ago than [`RECENCY`]. Who does not own it cannot.
+pub(crate) fn mark_used(file: &OwnedFd, now: i64) {
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::ATIME);
+    if stat.is_ok_and(|stat| now.saturating_sub(nanoseconds(stat.stx_atime)) >= RECENCY) {
+        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let _ = futimens(file, &Timestamps { last_access: timespec(now), last_modification });
+    }
+}
+
+/// The byte that a directory of entries is named for.
+fn hex_byte(name: &CStr) -> u8 {
+    name.to_str().ok().and_then(|name| u8::from_str_radix(name, 16).ok()).expect("two hexadecimal digits")
+}
+
 fn is_hex(bytes: &[u8], len: usize) -> bool {
     bytes.len() == len && bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// An entry's name in its directory.
+pub(crate) fn entry_name(key: &Key) -> CString {
+    CString::new(format!("{key}.npy")).expect("digits")
 }
 
 fn is_entry_name(name: &CStr) -> bool {
@@ -814,7 +927,8 @@ fn temporary_name() -> CString {
 
 /// Whether publishing gave the file its name.
 pub(crate) enum Published {
-    Now,
+    /// It has it now; `replaced`: the length of what had it before.
+    Now { replaced: Option<u64> },
     /// Another has it.
     Already,
 }
@@ -827,6 +941,22 @@ pub(crate) fn born(stat: &Statx) -> i64 {
 
 pub(crate) fn nanoseconds(time: StatxTimestamp) -> i64 {
     time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec))
+}
+
+/// Nanoseconds since 1970, by the clock that costs least: some milliseconds behind.
+pub(crate) fn coarse_now() -> i64 {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64
+}
+
+fn timespec(nanoseconds: i64) -> Timespec {
+    const SECOND: i64 = 1_000_000_000;
+    Timespec { tv_sec: nanoseconds.div_euclid(SECOND), tv_nsec: nanoseconds.rem_euclid(SECOND) }
 }
 
 /// Writes all the pieces, however many calls it takes.

@@ -253,6 +253,35 @@ pub unsafe extern "C" fn npcache_clear(
     }
 }
 
+/// Sets a bound for all who use the directory, now and in future, and do not set it by an option of their own.
+///
+/// - `name`, `value`: max_bytes, max_entries, max_age, min_free_bytes or policy, as npcache_options_set takes them.
+///
+/// It is kept in the directory. Where it makes the stored results too many, they go while others are stored, up to 64
+/// each time. Other processes of this machine know of it from their next call that is not answered from memory.
+///
+/// NPCACHE_ERR_ARGUMENT: there is no such bound, it takes no such value, or the cache has no directory or is open
+/// read-only. NPCACHE_ERR_IO or NPCACHE_ERR_DIRECTORY: the directory cannot be written.
+///
+/// # Safety
+///
+/// `cache` is not freed; `name` and `value` are C strings; `err` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_configure(
+    cache: *mut npcache,
+    name: *const c_char,
+    value: *const c_char,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            borrow(cache, "cache")?.0.configure(text(name, "name")?, text(value, "value")?)?;
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
 /// npcache_clear for one function, by its name, with all its versions.
 ///
 /// # Safety

@@ -48,7 +48,17 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 /// - `lower`: the directory of another cache, which is asked for what this one does not have and never written to: a site's,
 ///   or a colleague's. Where it cannot be opened, it has nothing. A clear of this cache leaves it as it is, so what it
 ///   has is found again;
-/// - `promote`: `no` (default), or `yes`: what is found there is copied to this cache.
+/// - `promote`: `no` (default), or `yes`: what is found there is copied to this cache;
+/// - `max_bytes`: at most this much is kept on disk, `50G`, counting each result in blocks of 4 KiB; what is least worth
+///   keeping goes when something is stored;
+/// - `max_entries`: at most so many results are kept;
+/// - `max_age`: what was computed longer ago is computed again, in seconds or as `12h`, `30d`;
+/// - `min_free_bytes`: so much of the file system stays free; 0 by default;
+/// - `policy`: what goes first: `cost` (default: what is quickest to compute again for the room that it takes, and was not
+///   used for long), `lru` (what was not used for longest), or `none`: nothing, and what does not fit is not stored.
+///
+/// These last five hold for what this cache stores and finds. What is not set is as npcache_configure has set it for all
+/// who use the directory, which is no bound at first. `none` is no bound, whatever the directory says.
 ///
 /// In a run, the environment variable of that name in capitals after NPCACHE_ overrides it: NPCACHE_MODE=refresh.
 ///

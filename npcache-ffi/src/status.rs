@@ -17,7 +17,7 @@ pub const NPCACHE_UNSTORED_NO_DIRECTORY: npcache_status = 2;
 pub const NPCACHE_UNSTORED_READ_ONLY_MODE: npcache_status = 3;
 /// Not stored: the directory or its file system cannot be written by this process.
 pub const NPCACHE_UNSTORED_NOT_WRITABLE: npcache_status = 4;
-/// Not stored: the disk, or a quota, is full.
+/// Not stored: the disk, or a quota, is full, or less of it is free than min_free_bytes.
 pub const NPCACHE_UNSTORED_DISK_FULL: npcache_status = 5;
 /// Not stored: the directory was removed while it was open.
 pub const NPCACHE_UNSTORED_REMOVED: npcache_status = 6;
@@ -29,6 +29,9 @@ pub const NPCACHE_UNSTORED_FORKED: npcache_status = 8;
 pub const NPCACHE_UNSTORED_IO: npcache_status = 9;
 /// Not stored, but kept in memory: computing it took less than the option min_compute_ms.
 pub const NPCACHE_UNSTORED_CHEAP: npcache_status = 10;
+/// Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, or policy=none lets nothing
+/// go for it.
+pub const NPCACHE_UNSTORED_TOO_LARGE: npcache_status = 11;
 /// Not stored: the call was a hit, and by the option audit computed again; the stored result is another.
 pub const NPCACHE_UNSTORED_DIFFERS: npcache_status = 12;
 
@@ -78,6 +81,7 @@ pub(crate) fn status_of_unstored(why: Unstored) -> npcache_status {
         Unstored::Cleared => NPCACHE_UNSTORED_CLEARED,
         Unstored::Forked => NPCACHE_UNSTORED_FORKED,
         Unstored::Cheap => NPCACHE_UNSTORED_CHEAP,
+        Unstored::TooLarge => NPCACHE_UNSTORED_TOO_LARGE,
         Unstored::Differs => NPCACHE_UNSTORED_DIFFERS,
         _ => NPCACHE_UNSTORED_IO,
     }
@@ -98,6 +102,7 @@ pub extern "C" fn npcache_status_string(status: npcache_status) -> *const c_char
         NPCACHE_UNSTORED_FORKED => c"not stored: begun before a fork",
         NPCACHE_UNSTORED_IO => c"not stored: input/output error",
         NPCACHE_UNSTORED_CHEAP => c"not stored: too cheap to be worth it",
+        NPCACHE_UNSTORED_TOO_LARGE => c"not stored: no room within the cache's bounds",
         NPCACHE_UNSTORED_DIFFERS => c"not stored: an audited hit, whose stored result is another",
         NPCACHE_ERR_ARGUMENT => c"invalid argument",
         NPCACHE_ERR_FUNCTION => c"the function failed",

@@ -58,6 +58,20 @@ def test_forget_removes_one_call(cache):
     assert computed(f) == 3
 
 
+def test_bounds_are_kept_in_the_directory_or_for_one_cache(cache):
+    cache.configure(max_entries=3, policy="lru")
+    assert Path(cache.path, ".npcache/config").read_text() == "max_entries=3\npolicy=lru\n"
+    bounded, unbounded = npcache.Cache(cache.path), npcache.Cache(cache.path, max_entries="none")
+    for n in range(9):
+        bounded.memoize(np.ones, name="ones", version="1")(n + 1)
+    assert len(list(Path(cache.path).glob("ones/*/*.npy"))) == 3
+    for n in range(9):
+        unbounded.memoize(np.zeros, name="zeros", version="1")(n + 1)
+    assert len(list(Path(cache.path).glob("zeros/*/*.npy"))) == 9
+    with pytest.raises(npcache.Error, match="readonly"):
+        cache.configure(max_bytes=0)
+
+
 def test_clear_removes_one_function_or_all(cache):
     f, g = cache.memoize(lambda x: x, name="f"), cache.memoize(lambda x: x, name="g")
     f(1), g(1)

@@ -44,6 +44,36 @@ static void what_is_no_cache_is_not_opened(void)
     npcache_free(cache);
 }
 
+/* A bound by npcache_configure holds for all caches on the directory; one by npcache_options_set for that cache alone. */
+static void a_directory_keeps_its_bounds(void)
+{
+    npcache *cache = open_cache("bounded"), *other = NULL;
+    npcache_options *options = npcache_options_new();
+    npcache_buffer *buffer = NULL;
+    char path[PATH_LEN];
+    int runs = 0;
+
+    OK(npcache_configure(cache, "max_entries", "1", NULL));
+    OK(npcache_configure(cache, "policy", "none", NULL));
+    OK(npcache_call(cache, "f", "1", NULL, 0, halves, &runs, &buffer, NULL));
+    OK(npcache_buffer_stored(buffer));
+    npcache_buffer_release(buffer);
+    OK(npcache_call(cache, "f", "2", NULL, 0, halves, &runs, &buffer, NULL));
+    IS(NPCACHE_UNSTORED_TOO_LARGE, npcache_buffer_stored(buffer));
+    npcache_buffer_release(buffer);
+
+    path_below_root(path, "bounded");
+    OK(npcache_options_set(options, "max_entries", "none", NULL));
+    OK(npcache_new(path, options, &other, NULL));
+    npcache_options_free(options);
+    OK(npcache_call(other, "f", "3", NULL, 0, halves, &runs, &buffer, NULL));
+    OK(npcache_buffer_stored(buffer));
+    npcache_buffer_release(buffer);
+    CHECK(runs == 3);
+    npcache_free(other);
+    npcache_free(cache);
+}
+
 static void clear_function_clears_one(void)
 {
     npcache *cache = open_cache("clear one");
@@ -260,6 +290,7 @@ static void directory_tests(void)
     what_is_no_cache_is_not_opened();
     clear_function_clears_one();
     calls_are_counted();
+    a_directory_keeps_its_bounds();
     what_was_begun_before_a_clear_is_not_stored_after_it();
     removing_the_directory_spares_what_is_not_ours();
     a_read_only_cache_is_not_cleared();

@@ -323,6 +323,14 @@ static void null_is_an_error_for_every_pointer(void)
     CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "name"));
     REFUSED(npcache_clear_function(cache, "", NULL));
     REFUSED(npcache_clear_function(cache, "\xff", NULL));
+    REFUSED(npcache_configure(NULL, "max_bytes", "1G", &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "cache"));
+    REFUSED(npcache_configure(cache, NULL, "1G", NULL));
+    REFUSED(npcache_configure(cache, "max_bytes", NULL, NULL));
+    REFUSED(npcache_configure(cache, "max_bytes", "0", &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "none"));
+    REFUSED(npcache_configure(cache, "verify", "always", &error));
+    CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "max_entries"));
 
     CHECK(npcache_output_alloc(NULL, NULL, NPCACHE_INT8, 1, &one, NPCACHE_ORDER_C) == NULL);
     CHECK(npcache_output_alloc_descr(NULL, NULL, "<f8", 1, &one, NPCACHE_ORDER_C) == NULL);
@@ -578,7 +586,7 @@ static void every_status_has_its_own_text(void)
 {
     npcache_status status, other;
 
-    for (status = NPCACHE_ERR_INTERNAL; status <= NPCACHE_UNSTORED_CHEAP; status++) {
+    for (status = NPCACHE_ERR_INTERNAL; status <= NPCACHE_UNSTORED_DIFFERS; status++) {
         CHECK(strcmp(npcache_status_string(status), npcache_status_string(9999)) != 0);
         for (other = NPCACHE_ERR_INTERNAL; other < status; other++)
             CHECK(strcmp(npcache_status_string(status), npcache_status_string(other)) != 0);

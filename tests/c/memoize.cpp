@@ -577,6 +577,8 @@ void arrays_are_read(const npcache::cache &cache)
     CHECK(found[0] == 8 && copy[0] == 0);
     cache.clear_function("read");
     CHECK(copy(1, 2) == 5 && moved(0, 1) == 1 && !f.is_cached(0));
+    cache.configure("max_age", "30d");
+    CHECK(f(8)[0] == 8 && f.is_cached(8));
 }
 
 void calls_are_looked_up_forgotten_and_explained(const npcache::cache &cache)

@@ -107,6 +107,21 @@ function clear!(cache::Cache, name::AbstractString)
     return cache
 end
 
+"""
+    configure!(cache; max_bytes, max_entries, max_age, min_free_bytes, policy)
+
+Sets bounds, with the values that options of [`Cache`](@ref) take, for all who use the directory and do not set them
+themselves.
+"""
+function configure!(cache::Cache; bounds...)
+    for (name, value) in bounds
+        err = Ref{Handle}(C_NULL)
+        GC.@preserve cache check(@c(npcache_configure(handle_of(cache)::Handle, String(name)::Cstring,
+                                                      string(value)::Cstring, err::Ref{Handle})::Int32), err)
+    end
+    return cache
+end
+
 # Once in the life of a cache for each `what`.
 function warn_once(cache::Cache, what, message)
     lock(cache.lock) do

@@ -202,7 +202,8 @@ function compute(call::Call, todo::Todo)
 end
 
 # What somebody chose is no surprise.
-const EXPECTED = (OK, UNSTORED_NO_DIRECTORY, UNSTORED_READ_ONLY_MODE, UNSTORED_CLEARED, UNSTORED_CHEAP)
+const EXPECTED =
+    (OK, UNSTORED_NO_DIRECTORY, UNSTORED_READ_ONLY_MODE, UNSTORED_CLEARED, UNSTORED_CHEAP, UNSTORED_TOO_LARGE)
 
 function warn_unstored(call::Call, buffer::Buffer)
     status = @c npcache_buffer_stored(buffer.handle::Handle)::Int32

@@ -29,6 +29,7 @@ const FUNCTIONS = (
     :npcache_buffer_view,
     :npcache_clear,
     :npcache_clear_function,
+    :npcache_configure,
     :npcache_end,
     :npcache_error_code,
     :npcache_error_free,
@@ -67,6 +68,7 @@ const UNSTORED_NO_DIRECTORY = Int32(2)
 const UNSTORED_READ_ONLY_MODE = Int32(3)
 const UNSTORED_CLEARED = Int32(7)
 const UNSTORED_CHEAP = Int32(10)
+const UNSTORED_TOO_LARGE = Int32(11)
 const ERR_ARGUMENT = Int32(-1)
 const ERR_DTYPE = Int32(-8)
 const ORDER_F = UInt32(1)

@@ -27,6 +27,13 @@ end
     @test data == ones(3) && path === nothing
 end
 
+@testset "bounds are kept in the directory" begin
+    cache = fresh()
+    @test NPCache.configure!(cache; max_entries=2, max_age="12h") === cache
+    @test read(joinpath(cache.path, ".npcache", "config"), String) == "max_entries=2\nmax_age=12h\n"
+    @test_throws NPCacheError NPCache.configure!(cache; max_entries=0)
+end
+
 @testset "clear, forget, iscached, seconds, explain" begin
     cache = fresh()
     f, g = [cached(n -> (ran(); sleep(0.01); fill(1.0 * n, 3)), cache; name=name, version="1") for name in ("f", "g")]

@@ -256,6 +256,14 @@ class Cache:
         """
         check(library.clear, self._handle, CLEAR_REMOVE_DIR if remove_dir else 0)
 
+    def configure(self, **bounds: object) -> None:
+        """Sets `max_bytes`, `max_entries`, `max_age`, `min_free_bytes` or `policy` for all who use the directory.
+
+        The values are those that options take. A cache opened with such an option goes by that instead.
+        """
+        for name, value in bounds.items():
+            check(library.configure, self._handle, name.encode(), str(value).encode())
+
     def stats(self) -> Stats:
         """What became of the calls so far, made through this object in this process."""
         return _sum([tally for tallies in list(self._tallies.values()) for tally in list(tallies.values())])

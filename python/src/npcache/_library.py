@@ -117,6 +117,7 @@ _DECLARATIONS: dict[str, tuple[Any, list[Any]]] = {
     "free": (None, [_HANDLE]),
     "clear": (c_int32, [_HANDLE, c_uint32, _OUT]),
     "clear_function": (c_int32, [_HANDLE, c_char_p, _OUT]),
+    "configure": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT]),
     "function_new": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT, _OUT]),
     "function_add_dependency": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT]),
     "function_set": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT]),
