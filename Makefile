@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke soak check-broken reference header clean
+.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke soak check-deep check-broken reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi -p npcache-cli
@@ -37,6 +37,10 @@ host-test: build $(VENV)/ready
 SECONDS ?= 600
 soak: build $(VENV)/ready
 	FAULT_SECONDS=$(SECONDS) $(VENV)/bin/python -m pytest tests/faults
+
+# Fuzzers, the model checker, valgrind, and what is depended on and promised: tests/check_deep.sh.
+check-deep: build $(VENV)/ready
+	tests/check_deep.sh
 
 # Takes out one protection after the other and sees that the test which holds it fails; in target/broken.
 check-broken: $(VENV)/ready
