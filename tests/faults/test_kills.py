@@ -1,4 +1,4 @@
-"""A storm of processes that look up, compute and clear, and are killed: nothing is wrong, and nothing is left.
+"""A storm of processes that look up, compute, clear and evict, and are killed: nothing is wrong, and nothing is left.
 
 Meanwhile damaged files are put in the place of entries, so that kills also fall into the replacing of them.
 """
@@ -101,7 +101,10 @@ def assert_whole_and_free(path):
     return whole
 
 
-@pytest.mark.parametrize("options", [{}, {"NPCACHE_MEMORY_BYTES": "2M"}], ids=["disk", "memory"])
+OPTIONS = {"disk": {}, "memory": {"NPCACHE_MEMORY_BYTES": "2M"}, "bounded": {"NPCACHE_MAX_BYTES": "4M"}}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_storm_of_kills_leaves_nothing_wrong_and_nothing_behind(
     cache_path, tmp_path, going_on, chance, count, options
 ):
@@ -110,7 +113,7 @@ def test_a_storm_of_kills_leaves_nothing_wrong_and_nothing_behind(
     try:
         for _ in range(PROCESSES):
             storm.start(chance.randrange(1 << 31))
-        for _ in going_on(8, share=0.2):
+        for _ in going_on(6, share=0.14):
             try:
                 storm.running[0].wait(chance.uniform(0.005, 0.08))
             except subprocess.TimeoutExpired:
