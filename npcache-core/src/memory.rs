@@ -31,7 +31,7 @@ const OVERHEAD: u64 = 1024;
 /// processors fetch with it: two threads reach what private counters do, with eight buckets a call 0.9 of it, and with
 /// eight locked parts 0.6. Beyond, a bucket for a call.
 const BUCKETS_PER_CALL: usize = 32;
-const MANY: usize = 32_768;
+const MANY: usize = 65_536;
 
 /// At most a bucket for so many bytes of capacity.
 const BYTES_PER_BUCKET: u64 = 16 << 10;
