@@ -436,6 +436,17 @@ def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
 # The rest
 
 
+def test_config_shows_and_sets_what_the_directory_keeps(cache):
+    (values,) = lines("-C", cache, "config")
+    assert values["max_bytes"] == "none" and values["policy"] == "cost"
+    assert run("-C", cache, "config", "max_bytes", "1M") == "max_bytes 1048576\n"
+    assert run("-C", cache, "config", "max_bytes") == "max_bytes 1048576\n"
+    assert "it keeps max_bytes" in run("-C", cache, "config", "max_bites", status=2).stderr
+    assert "max_bytes" in run("-C", cache, "config", "max_bytes", "lots", status=2).stderr
+    run("-C", cache, "config", "max_bytes", "none")
+    assert lines("-C", cache, "config") == [values]
+
+
 def test_bench_measures_and_leaves_nothing(tmp_path):
     measured = lines("bench", tmp_path, "--rounds", 10)
     assert len(measured[0]) == 6 and all(line["floor"] > 0 for line in measured[0])
@@ -521,7 +532,7 @@ def test_a_terminal_is_asked_before_all_is_dropped(cache):
 def test_help_has_examples_and_completions_and_pages_every_command(tmp_path):
     text = run("--help")
     commands = re.findall(r"^  ([a-z]+) ", text.partition("Commands:")[2].partition("Options:")[0], re.MULTILINE)
-    assert {"ls", "show", "why", "verify", "prune", "clear", "export", "import", "du", "bench", "stats", "report"} <= set(commands)
+    assert {"ls", "show", "why", "verify", "prune", "clear", "export", "import", "du", "bench", "stats", "report", "config"} <= set(commands)
     assert "Exit status" in text and "npcache -C results ls" in text
     run("man", "--directory", tmp_path)
     for command in set(commands) - {"help"}:

@@ -6,6 +6,7 @@
 
 mod bench;
 mod call;
+mod config;
 mod du;
 mod export;
 mod import;
@@ -72,6 +73,7 @@ enum Command {
     Verify(verify::Verify),
     Prune(prune::Prune),
     Clear(prune::Clear),
+    Config(config::Config),
     Export(export::Export),
     Import(import::Import),
     Report(report::Report),
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut session),
         Command::Prune(command) => command.run(&mut session),
         Command::Clear(command) => command.run(&mut session),
+        Command::Config(command) => command.run(&mut session),
         Command::Export(command) => command.run(&mut session),
         Command::Import(command) => command.run(&mut session),
         Command::Report(command) => command.run(&mut session),

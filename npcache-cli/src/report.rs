@@ -127,7 +127,7 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
         function.bytes += entry.bytes();
         function.compute_seconds += seconds;
         disk_bytes += entry.disk_bytes();
-        let worth = worth(&entry, seconds, now);
+        let worth = entry.worth(seconds);
         weighed.push((worth, entry.bytes(), seconds));
         first.offer(worth, &entry, seconds);
         largest.offer(-(entry.bytes() as f64), &entry, seconds);
@@ -174,6 +174,8 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
     sampled.dedup();
 
     weighed.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
+    let bounds = cache.config();
+    let bound = |name: &str| bounds.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
     Ok(json!({
         "npcache": env!("CARGO_PKG_VERSION"),
         "directory": cache.path().map(Path::to_string_lossy),
@@ -182,23 +184,19 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
         "entries": entries,
         "bytes": all_bytes,
         "disk_bytes": disk_bytes,
+        "max_bytes": bound("max_bytes").and_then(|value| value.parse::<u64>().ok()),
         "compute_seconds": all_seconds,
         "unreadable": unreadable,
         "function_count": function_count,
         "functions": functions.iter().map(|(name, function)| function.describe(name)).collect::<Vec<_>>(),
         "sample": sampled.iter().map(|key| shown[key].clone()).collect::<Vec<_>>(),
         "drop": {
+            "policy": bound("policy"),
+            "bounded": bounds.iter().any(|(name, value)| name.starts_with("max_") && value != "none"),
             "first": of(&first).iter().map(|key| shown[key].clone()).collect::<Vec<_>>(),
             "curve": curve(&weighed),
         },
     }))
-}
-
-/// How much is to be said for keeping an entry: the seconds of computing that it saves for each of its bytes, if it is asked for
-/// as often as once in the time for which it was not. Of the last hour nothing is known: uses are recorded to the hour.
-fn worth(entry: &Entry, seconds: f64, now: SystemTime) -> f64 {
-    let idle = now.duration_since(entry.used()).unwrap_or_default().as_secs_f64();
-    seconds / (entry.bytes() as f64 * (idle + 3600.0))
 }
 
 /// An entry for a chart: the number of its function, bytes, age, seconds since its last use, seconds of computing, its call.

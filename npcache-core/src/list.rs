@@ -21,8 +21,11 @@ use crate::cache::Cache;
 use crate::cbor;
 use crate::entry::{self, Array, Parsed};
 use crate::error::{Error, Result};
+use crate::evict::room;
 use crate::key::{Identity, Key};
 use crate::map::{Memory, statx_of};
+use crate::policy::Seen;
+use crate::state::State;
 use crate::store::{Directory, entry_path, function_directory, function_name, retry};
 
 /// Entries up to this length are read, larger ones mapped, as for a hit.
@@ -49,19 +52,19 @@ impl Cache {
         function: Option<&str>,
         digits: &str,
     ) -> impl Iterator<Item = Result<Entry>> + Send + use<> {
-        let directory = self.state().map(|state| state.directory.clone());
+        let state = self.state().cloned();
         let digits: Arc<str> = digits.into();
-        let functions = match (&directory, function) {
+        let functions = match (&state, function) {
             (None, _) => Vec::new(),
             (Some(_), Some(name)) => vec![Ok(CString::new(function_directory(name)).expect("no NUL"))],
-            (Some(directory), None) => match directory.functions() {
+            (Some(state), None) => match state.directory.functions() {
                 Ok(names) => names.into_iter().map(Ok).collect(),
-                Err(e) => vec![Err(Error::io("list", directory.path(), e))],
+                Err(e) => vec![Err(Error::io("list", state.directory.path(), e))],
             },
         };
         functions.into_iter().flat_map(move |function| {
-            let shards = match (&directory, function) {
-                (Some(directory), Ok(function)) => Shard::all(directory, function, &digits),
+            let shards = match (&state, function) {
+                (Some(state), Ok(function)) => Shard::all(state, function, &digits),
                 (_, Err(e)) => vec![Err(e)],
                 (None, Ok(_)) => Vec::new(),
             };
@@ -76,33 +79,33 @@ impl Cache {
 
 /// One of the up to 256 directories that hold a function's entries.
 struct Shard {
-    directory: Arc<Directory>,
+    state: Arc<State>,
     function: Arc<CStr>,
     /// Two digits.
     name: CString,
 }
 
 impl Shard {
-    fn all(directory: &Arc<Directory>, function: CString, digits: &str) -> Vec<Result<Shard>> {
-        let names = match directory.shards(&function) {
+    fn all(state: &Arc<State>, function: CString, digits: &str) -> Vec<Result<Shard>> {
+        let names = match state.directory.shards(&function) {
             Ok(names) => names,
             // A file of the user's, a link, or gone.
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Vec::new(),
             Err(e) => {
-                return vec![Err(Error::io("list", &below(directory, &function), e))];
+                return vec![Err(Error::io("list", &below(&state.directory, &function), e))];
             }
         };
         let function: Arc<CStr> = function.into();
         let wanted = |name: &CString| name.to_bytes().iter().zip(digits.bytes()).all(|(a, b)| *a == b);
-        let shard = |name| Ok(Shard { directory: directory.clone(), function: function.clone(), name });
+        let shard = |name| Ok(Shard { state: state.clone(), function: function.clone(), name });
         names.into_iter().filter(wanted).map(shard).collect()
     }
 
     fn entries(&self, digits: &str) -> Vec<Result<Entry>> {
         let path = CString::new([self.function.to_bytes(), b"/", self.name.to_bytes()].concat());
         let path = path.expect("no NUL in names");
-        let failed = |e| Error::io("list", &below(&self.directory, &path), e);
-        let (shard, keys) = match self.directory.keys(&path) {
+        let failed = |e| Error::io("list", &below(&self.state.directory, &path), e);
+        let (shard, keys) = match self.state.directory.keys(&path) {
             Ok(found) => found,
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Vec::new(),
             Err(e) => return vec![Err(failed(e))],
@@ -114,10 +117,10 @@ impl Shard {
 
     /// `None` where it is gone by now.
     fn entry(&self, shard: &OwnedFd, key: Key) -> Result<Option<Entry>> {
-        let path = || below(&self.directory, &entry_path(&self.function.to_string_lossy(), &key));
+        let path = || below(&self.state.directory, &entry_path(&self.function.to_string_lossy(), &key));
         if key.hex()[..2] != *self.name.to_bytes() {
             let name = [self.function.to_bytes(), self.name.to_bytes(), &key.hex()].join(&b'/');
-            let path = self.directory.path().join(OsStr::from_bytes(&[&name[..], b".npy"].concat()));
+            let path = self.state.directory.path().join(OsStr::from_bytes(&[&name[..], b".npy"].concat()));
             let reason = "lies in a directory where no call looks for it".to_owned();
             return Err(Error::Damaged { path, reason });
         }
@@ -133,7 +136,7 @@ impl Shard {
             return Err(Error::Damaged { path: path(), reason: "is no regular file".to_owned() });
         }
         Ok(Some(Entry {
-            directory: self.directory.clone(),
+            state: self.state.clone(),
             function: self.function.clone(),
             key,
             bytes: stat.stx_size,
@@ -156,7 +159,7 @@ fn below(directory: &Directory, path: &CStr) -> PathBuf {
 /// A stored result, as it was listed.
 #[derive(Clone)]
 pub struct Entry {
-    directory: Arc<Directory>,
+    state: Arc<State>,
     function: Arc<CStr>,
     key: Key,
     bytes: u64,
@@ -178,7 +181,7 @@ impl Entry {
 
     /// Its file.
     pub fn path(&self) -> PathBuf {
-        below(&self.directory, &self.below_root())
+        below(&self.state.directory, &self.below_root())
     }
 
     fn below_root(&self) -> CString {
@@ -245,8 +248,25 @@ impl Entry {
 
     /// Removes it, to make room: who has it in memory goes on using it. `false` where it was gone already.
     pub fn remove(&self) -> Result<bool> {
-        let path = self.below_root();
-        self.directory.unlink_below(&path).map_err(|e| Error::io("remove", &self.path(), e))
+        let removed = self
+            .state
+            .directory
+            .unlink_below(&self.below_root())
+            .map_err(|e| Error::io("remove", &self.path(), e))?;
+        if removed {
+            self.state.tally().remove(self.key.as_bytes()[0], self.bytes);
+        }
+        Ok(removed)
+    }
+
+    /// How much is to be said for keeping it, by the directory's policy, if computing it took so many seconds: what has least goes
+    /// first. Only the order counts.
+    pub fn worth(&self, seconds: f64) -> f64 {
+        let nanoseconds = |time: SystemTime| {
+            i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+        };
+        let seen = Seen { size: room(self.bytes), seconds, used: nanoseconds(self.used) };
+        self.state.bounds().policy().worth(&seen, nanoseconds(SystemTime::now()))
     }
 
     fn open(&self) -> Result<(Memory, Parsed)> {
@@ -254,7 +274,7 @@ impl Entry {
             Errno::LOOP | Errno::NXIO | Errno::NODEV => self.damaged("is no regular file"),
             e => Error::io("read", &self.path(), e),
         };
-        let file = self.directory.open_unnoticed(&self.below_root()).map_err(failed)?;
+        let file = self.state.directory.open_unnoticed(&self.below_root()).map_err(failed)?;
         let memory = read_or_map(&file).map_err(failed)?;
         let parsed = entry::parse(memory.as_slice(), &self.key).map_err(|why| self.damaged(why))?;
         Ok((memory, parsed))
