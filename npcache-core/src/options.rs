@@ -98,7 +98,7 @@ pub struct Options {
     pub(crate) memory: u64,
     pub(crate) min_compute: Duration,
     pub(crate) group: bool,
-    /// Unless it is left as another cache or nobody has set it.
+    /// `None`: as an earlier cache of the process has left it.
     pub(crate) log: Option<Log>,
     pub(crate) audit: f64,
     pub(crate) audit_ulps: u64,
