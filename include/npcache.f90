@@ -121,6 +121,8 @@ module npcache
         real(c_double) :: seconds_spent
         real(c_double) :: seconds_saved
         integer(c_int64_t) :: complete
+        integer(c_int64_t) :: audited
+        integer(c_int64_t) :: differing
     end type
 
     abstract interface

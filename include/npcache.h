@@ -285,6 +285,14 @@ typedef struct {
      * write.
      */
     uint64_t complete;
+    /**
+     * Hits that were computed again, by the option audit.
+     */
+    uint64_t audited;
+    /**
+     * Of these the ones whose stored result was another than was computed.
+     */
+    uint64_t differing;
 } npcache_statistics;
 
 /**

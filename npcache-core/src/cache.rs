@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags};
@@ -302,15 +301,6 @@ impl Cache {
         Ok(prune(state, &self.inner.options.bounds.or(state.bounds())))
     }
 
-    /// How many hits of this process were audited, by the option `audit`, and for how many of them the stored result was
-    /// not what was computed.
-    pub fn audits(&self) -> (u64, u64) {
-        self.inner.root.as_ref().map_or((0, 0), |root| {
-            let state = root.state(&self.inner.options);
-            (state.audited.load(Ordering::Relaxed), state.differing.load(Ordering::Relaxed))
-        })
-    }
-
     /// Removes all entries. What was computed before this returns, or is being computed, here or in any other
     /// process, is not found afterwards. Only what npcache made is removed.
     ///
@@ -564,6 +554,8 @@ impl Function {
         match (begun, &self.cache.inner.root) {
             (Begun::Hit(stored), Some(root)) if audit::is_due(options.audit) => {
                 let state = root.state(options).clone();
+                let row = state.row(&self.known.directory);
+                let tally = Tally { state, row };
                 let task = Task {
                     known: self.known.clone(),
                     key: Key::new(&self.known.identity, args),
@@ -571,7 +563,7 @@ impl Function {
                     place: Err(Unstored::Differs),
                     seat: None,
                     tally: None,
-                    audited: Some(Audited { stored, state, ulps: options.audit_ulps }),
+                    audited: Some(Audited { stored, tally, ulps: options.audit_ulps }),
                 };
                 Ok(Begun::Todo(Output::new(task)))
             }

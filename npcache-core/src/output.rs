@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
@@ -77,7 +76,7 @@ pub(crate) struct Task {
 /// A hit that is audited.
 pub(crate) struct Audited {
     pub(crate) stored: Buffer,
-    pub(crate) state: Arc<State>,
+    pub(crate) tally: Tally,
     pub(crate) ulps: u64,
 }
 
@@ -478,10 +477,10 @@ impl Audited {
     /// The stored result where the computed one is the same, so that an audit that finds nothing changes nothing. Else the
     /// computed one: what the function returns now is what its caller would have without a cache.
     fn outcome(self, identity: &Identity, args: &Canonical, key: &Key, computed: Buffer) -> Buffer {
-        let Audited { stored, state, ulps } = self;
-        state.audited.fetch_add(1, Ordering::Relaxed);
+        let Audited { stored, tally: Tally { state, row }, ulps } = self;
+        state.count(row, Count::Audited, 1);
         let Some(difference) = audit::difference(&stored, &computed, ulps) else { return stored };
-        state.differing.fetch_add(1, Ordering::Relaxed);
+        state.count(row, Count::Differing, 1);
         let directory = state.directory.path();
         say_once(Level::Error, directory, &format!("audit {key}"), || {
             let entry = stored.path().unwrap_or(directory).display();

@@ -98,9 +98,6 @@ pub(crate) struct State {
     waits: Mutex<HashMap<Key, (Instant, Instant)>>,
     /// Whether there are any: every hit on disk asks.
     has_waits: AtomicBool,
-    /// Hits of this process that were computed again, and of these the ones whose stored result was another.
-    pub(crate) audited: AtomicU64,
-    pub(crate) differing: AtomicU64,
     /// The lock file is gone from the directory; new calls go to a new State.
     retired: AtomicBool,
     /// The directory's own bounds, as far as they were read.
@@ -206,8 +203,6 @@ impl State {
             me: Myself::new(),
             waits: Mutex::default(),
             has_waits: AtomicBool::new(false),
-            audited: AtomicU64::new(0),
-            differing: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             configured: Configured {
                 // Another than the page's, so that the first to ask reads them.

@@ -71,6 +71,10 @@ pub struct Statistics {
     pub seconds_spent: f64,
     /// Seconds that computing what was found would have taken.
     pub seconds_saved: f64,
+    /// Hits that were computed again, by the option `audit`.
+    pub audited: u64,
+    /// Of these the ones whose stored result was another than was computed.
+    pub differing: u64,
     /// Whether it is what all processes counted. Where no memory can be shared between them, as on network file
     /// systems or in a directory that cannot be written, a process knows its own calls alone.
     pub complete: bool,
@@ -96,6 +100,8 @@ impl Statistics {
             unstored: count(Count::Unstored),
             evicted: count(Count::Evicted),
             corrupt: count(Count::Corrupt),
+            audited: count(Count::Audited),
+            differing: count(Count::Differing),
             waits: count(Count::Waits),
             seconds_waited: seconds(Count::WaitedNs),
             seconds_spent: seconds(Count::SpentNs),
@@ -191,10 +197,12 @@ pub(crate) enum Count {
     WaitedNs,
     SpentNs,
     SavedNs,
+    Audited,
+    Differing,
 }
 
 /// The same in `.npcache/statistics`.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "memory",
     "disk",
     "shared",
@@ -209,6 +217,8 @@ const NAMES: [&str; 14] = [
     "waited_ns",
     "spent_ns",
     "saved_ns",
+    "audited",
+    "differing",
 ];
 
 type Counts = [u64; NAMES.len()];

@@ -43,6 +43,10 @@ pub struct npcache_statistics {
     /// 1; or 0 where only this process's calls are counted: on network file systems, and in a directory that it cannot
     /// write.
     pub complete: u64,
+    /// Hits that were computed again, by the option audit.
+    pub audited: u64,
+    /// Of these the ones whose stored result was another than was computed.
+    pub differing: u64,
 }
 
 /// How the calls of a function went, or of all functions.
@@ -98,6 +102,8 @@ pub unsafe extern "C" fn npcache_stats(
                 seconds_spent: found.seconds_spent,
                 seconds_saved: found.seconds_saved,
                 complete: found.complete.into(),
+                audited: found.audited,
+                differing: found.differing,
             };
             let len = statistics_size.min(mem::size_of::<npcache_statistics>());
             ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), statistics.cast(), len);
