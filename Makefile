@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke soak check-deep check-broken reference header clean
+.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke traces soak check-deep check-broken reference header clean
 
 build:
 	$(CARGO) build --release -p npcache-ffi -p npcache-cli
@@ -66,6 +66,12 @@ bench: build
 
 bench-smoke: build
 	$(PYTHON) benches/run.py --smoke
+
+# The policies on traces of calls, beside an oracle: prints a table and draws benches/traces.svg.
+traces:
+	mkdir -p target
+	rustc -O --edition 2024 benches/traces.rs -o target/traces
+	target/traces benches/traces.svg
 
 include packaging/install.mk
 
