@@ -464,7 +464,10 @@ mod tests {
                     .all(|other| other.key().hex()[..3] == entry.key().hex()[..3])
             );
         }
+        let counted = || cache.state().unwrap().tally().total();
+        assert_eq!(counted(), (40 * 4096, 40));
         assert_eq!((two[3].remove().unwrap(), two[3].remove().unwrap()), (true, false));
+        assert_eq!(counted(), (39 * 4096, 39), "what is gone is not counted, once");
         assert_eq!(listed(&cache, None, "").len(), 39);
         assert!(
             matches!(two[3].metadata(), Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
