@@ -1,6 +1,6 @@
 """`make bench`: npcache beside its floors and its peers, in one run.
 
-    python3 benches/run.py [--smoke] [--parts PART ...] [--results]
+    python3 benches/run.py [--smoke] [--parts PART ...] [--million] [--results]
 
 Builds what it needs in target/, measures, prints a table, and writes target/bench.json and target/bench.svg after every
 part. A row is a pair, ours ÷ other, measured in rounds: a block of calls of the one, a block of the other, in alternating
@@ -41,8 +41,12 @@ BARS = {
     "100 MiB argument ÷ sha2 of it by": 1.15,
     "hit at 1000000 entries: our quotient ÷ that at 1000": 1.1,
     "miss at 1000000 entries: our quotient ÷ that at 1000": 1.1,
+    "insertion under max_bytes at 10000 entries, mean of all ÷ bare": 1.2,
+    "insertion under max_bytes at 1000000 entries, mean of all ÷ bare": 1.2,
+    "most bytes at 10000 entries ÷": 1.05,
+    "most bytes at 1000000 entries ÷": 1.05,
 }
-PARTS = ["memory", "disk", "peers", "fresh", "python", "growth"]
+PARTS = ["memory", "disk", "peers", "fresh", "python", "growth", "bounds"]
 TITLES = {
     "memory": "Hits in memory, through the C ABI",
     "disk": "Hits from disk and misses, beside bare system calls",
@@ -50,6 +54,7 @@ TITLES = {
     "fresh": "First hits of processes",
     "python": "Python",
     "growth": "Large directories",
+    "bounds": "Insertions under max_bytes",
 }
 PEERS = ["LMDB", "cacache", "foyer", "joblib", "diskcache", "cachier", "numpy", "C++ map"]
 NEW_IN_NS = 1e6
@@ -160,7 +165,7 @@ def table_lines(table):
         yield line.rstrip()
 
 
-def measure(part, rows, smoke):
+def measure(part, rows, smoke, million):
     bench, memory = TARGET / "benches/release/npcache-bench", TARGET / "benches/memory"
     peers = [TARGET / "venv-bench/bin/python", ROOT / "benches/peers.py"]
     passes, rounds = (1, 2) if smoke else (3, 11)
@@ -179,6 +184,10 @@ def measure(part, rows, smoke):
         rows.add_lines(output([*peers, "rows", WORK / "python", 2 if smoke else 11, large]))
     elif part == "growth":
         grow(rows, bench, [100, 1000] if smoke else [1_000, 100_000, 1_000_000], 2 if smoke else 31)
+    elif part == "bounds":
+        # With a million entries there, a million are inserted.
+        for count in [500] if smoke else [10_000, 1_000_000] if million else [10_000]:
+            rows.add_lines(output([bench, "bounds", WORK / str(count), count, 2 if smoke else max(count // 250, 100)]))
 
 
 def first_hits(rows, bench, peers, sizes, smoke):
@@ -388,6 +397,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="every row once, on less: proves that the harness runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--million", action="store_true", help="the part bounds also with a million entries: 18 GB")
     parser.add_argument("--results", action="store_true", help="write target/bench.json's table into benches/RESULTS.md")
     options = parser.parse_args()
     if options.results:
@@ -403,7 +413,7 @@ def main():
     for part in options.parts:
         load, rows = os.getloadavg()[0], Rows()
         try:
-            measure(part, rows, options.smoke)
+            measure(part, rows, options.smoke, options.million)
         except (subprocess.CalledProcessError, AssertionError, KeyError, OSError, ValueError) as e:
             # The other parts are worth having all the same.
             failed.append(part)

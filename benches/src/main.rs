@@ -2,14 +2,15 @@
 //!
 //! `npcache-bench disk|peers DIR ROUNDS [--smoke]` prints one line of JSON a row, with the nanoseconds of every round: a
 //! round is a block of calls of ours and a block of the other's, in alternating order, so that what disturbs the machine
-//! disturbs both. `fresh` measures one first hit in a process of its own, `grow` what a large directory costs.
+//! disturbs both. `fresh` measures one first hit in a process of its own, `grow` what a large directory costs,
+//! `bounds` what keeping within `max_bytes` does.
 //! benches/run.py drives all of it.
 
 mod floors;
 mod ours;
 mod peers;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -101,13 +102,17 @@ impl Bench {
     }
 }
 
-fn report(name: &str, n: usize, [ours, other]: &[Vec<f64>; 2]) {
-    let mut line = format!("{{\"name\": \"{name}\", \"unit\": \"ns\", \"calls\": {n}");
+fn report(name: &str, n: usize, times: &[Vec<f64>; 2]) {
+    println!("{}", line(name, "ns", n, times));
+}
+
+fn line(name: &str, unit: &str, n: usize, [ours, other]: &[Vec<f64>; 2]) -> String {
+    let mut line = format!("{{\"name\": \"{name}\", \"unit\": \"{unit}\", \"calls\": {n}");
     for (side, times) in [("ours", ours), ("other", other)] {
-        let times: Vec<String> = times.iter().map(|time| format!("{time:.1}")).collect();
+        let times: Vec<String> = times.iter().map(|time| format!("{time:.4}")).collect();
         let _ = write!(line, ", \"{side}\": [{}]", times.join(", "));
     }
-    println!("{line}}}");
+    line + "}"
 }
 
 fn main() {
@@ -143,7 +148,8 @@ fn main() {
                 &counts.iter().map(|count| number(count)).collect::<Vec<_>>(),
             );
         }
-        _ => panic!("npcache-bench disk|peers|prepare|fresh|fill|grow …: see benches/run.py"),
+        ["bounds", directory, count, rounds] => bounds(Path::new(directory), number(count), number(rounds)),
+        _ => panic!("npcache-bench disk|peers|prepare|fresh|fill|grow|bounds …: see benches/run.py"),
     }
 }
 
@@ -654,4 +660,104 @@ fn grow(base: &Path, rounds: usize, counts: &[usize]) {
             report(&format!("{what} at {} entries ÷ bare", grown.count), N, times);
         }
     }
+}
+
+/// Insertions under `max_bytes`; beside bare insertions, and beside ours without a bound, each with as many bare unlinks.
+/// In three directories that hold `count` entries of the same lengths: one of 16 is of up to 63 KiB, the others of 1 KiB.
+/// What goes is anywhere among what is there, on all sides.
+fn bounds(base: &Path, count: usize, rounds: usize) {
+    const N: usize = 250;
+    let len = |i: usize| if i % 16 > 0 { KIB } else { KIB + i.wrapping_mul(0x9e37_79b1) % (62 * KIB) };
+    let (bounded, bare, free) = (base.join("bounded"), base.join("bare"), base.join("free"));
+    (0..256).for_each(|shard| std::fs::create_dir_all(bare.join(format!("{shard:02x}"))).unwrap());
+    let hash = |i: usize| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let name = |i: usize| CString::new(format!("{:02x}/{i:064x}.npy", hash(i) >> 56)).unwrap();
+    let insert = |cache: &Cache, i: usize, took: &mut f64| {
+        let mut compute = Compute::of(len(i));
+        let start = now();
+        let buffer = cache.call(&args(i), &mut compute);
+        // The function's own time is not the cache's.
+        *took = now() - start - compute.took;
+        assert!(buffer.is_stored());
+        buffer.path()
+    };
+    let (filled, unbounded) = (Cache::without_memory(&bounded), Cache::without_memory(&free));
+    // What an entry has besides its data.
+    let first = insert(&filled, 0, &mut 0.0);
+    let more = std::fs::metadata(first).unwrap().len() as usize - len(0);
+    let (root, content) = (Root::open(&bare), vec![7u8; 64 * KIB]);
+    let publish = |i: usize, name: &CStr| {
+        root.publish(
+            &CString::new(format!("{:02x}", hash(i) >> 56)).unwrap(),
+            name,
+            &content[..len(i) + more],
+        );
+    };
+    let mut there = [Vec::with_capacity(count + N), Vec::with_capacity(count + N)];
+    for i in 0..count {
+        insert(&filled, i, &mut 0.0);
+        publish(i, &name(i));
+        there[0].push(name(i));
+        there[1].push(below(&free, &insert(&unbounded, i, &mut 0.0)));
+    }
+    let bytes = || {
+        let shards = std::fs::read_dir(bounded.join("kernel")).unwrap().map(|shard| shard.unwrap().path());
+        let entries = shards.flat_map(|shard| std::fs::read_dir(shard).unwrap());
+        entries.map(|entry| entry.unwrap().metadata().unwrap().len().next_multiple_of(4096)).sum::<u64>()
+    };
+    // As much as is there: from the first insertion on, something has to go. By age, so that the lengths that go are
+    // those that come.
+    let max_bytes = bytes();
+    let value = CString::new(max_bytes.to_string()).unwrap();
+    let cache = Cache::new(&bounded, &[(c"memory_bytes", c"0"), (c"policy", c"lru"), (c"max_bytes", &value)]);
+    let free_root = Root::open(&free);
+    let (mut most, mut longest) = (0, [0.0f64; 3]);
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 0..rounds + 1 {
+        for side in [[0, 1, 2], [2, 0, 1], [1, 2, 0]][round % 3] {
+            let mut sum = 0.0;
+            for i in count + round * N..count + (round + 1) * N {
+                let mut took = 0.0;
+                match side {
+                    0 => drop(insert(&cache, i, &mut took)),
+                    1 => {
+                        let new = name(i);
+                        took = timed(|| publish(i, &new));
+                        there[0].push(new);
+                    }
+                    _ => there[1].push(below(&free, &insert(&unbounded, i, &mut took))),
+                }
+                if side < 2 {
+                    longest[side] = longest[side].max(took);
+                }
+                if side > 0 {
+                    let old = there[side - 1].swap_remove(hash(i) % count);
+                    let unlink = timed(|| if side == 1 { root.unlink(&old) } else { free_root.unlink(&old) });
+                    longest[2] = longest[2].max(unlink);
+                    took += unlink;
+                }
+                sum += took;
+            }
+            // The first warms up.
+            if round > 0 {
+                times[side].push(sum / N as f64);
+            }
+        }
+        // Nobody inserts while this counts: what it finds was there at one moment.
+        if (round + 1) % rounds.div_ceil(20) == 0 {
+            most = most.max(bytes());
+        }
+    }
+    let mean = |times: &[f64]| vec![times.iter().sum::<f64>() / times.len() as f64];
+    let under = format!("insertion under max_bytes at {count} entries");
+    for (side, floor) in [(1, "bare insertion and unlink"), (2, "ours without a bound and bare unlink")] {
+        let pair = [times[0].clone(), times[side].clone()];
+        report(&format!("{under} ÷ {floor}"), N, &pair);
+        report(&format!("{under}, mean of all ÷ {floor}"), N * rounds, &pair.map(|times| mean(&times)));
+    }
+    for (i, what) in [(1, "insertion"), (2, "unlink")] {
+        report(&format!("longest {under} ÷ longest bare {what}"), 1, &[vec![longest[0]], vec![longest[i]]]);
+    }
+    let share = [vec![most as f64 / max_bytes as f64], vec![1.0]];
+    println!("{}", line(&format!("most bytes at {count} entries ÷ max_bytes"), "times", 1, &share));
 }

@@ -1,0 +1,200 @@
+"""A cache that is bounded, between processes that insert and are killed; and what a hit notes of its use."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, need_tool
+from driver import COMPUTED, DISK, Cache
+from test_processes import assert_nothing_unknown
+
+# Python 3.12 and later warn of what the first test is about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+NPCACHE = ROOT / "target" / "release" / "npcache"
+BLOCK = 4096
+MAX_BYTES = 16 << 20
+LARGEST = 64 << 10
+UNSTORED_TOO_LARGE = 11
+PATIENCE = 120
+
+# The counts in the state page: npcache-core/src/evict.rs.
+TALLY_AT, BUCKETS = 3072, 256
+
+
+def entries(path):
+    return list(path.glob("[!.]*/??/*.npy"))
+
+
+def usage(path):
+    """Bytes in blocks of 4 KiB, and entries."""
+    rooms = [-(-entry.stat().st_size // BLOCK) * BLOCK for entry in entries(path)]
+    return np.array([sum(rooms), len(rooms)])
+
+
+def counted(path):
+    """Bytes and entries as all processes count them together, and when the bucket was walked through that waits longest."""
+    (page,) = path.glob(".npcache/state-*")
+    with page.open("rb") as file:
+        file.seek(TALLY_AT)
+        walked = struct.unpack(f"={BUCKETS}I", file.read(4 * BUCKETS))
+        buckets = np.array(list(struct.iter_unpack("=qiI", file.read(16 * BUCKETS))))
+    return buckets[:, :2].sum(axis=0), min(walked)
+
+
+def result(seed):
+    """From 1 to 62 KiB, and its numbers tell which it is."""
+    return np.full(random.Random(seed).randrange(128, 8000), seed)
+
+
+def insert(path, first, counts, slot):
+    """Inserts until it is killed. `counts`: what was stored and what was not, a pair for each who inserts at once."""
+    with Cache(path, max_bytes=MAX_BYTES) as cache:
+        for seed in range(first, first + 10**6):
+            stored = cache.call(f"f{seed % 3}", "1", str(seed).encode(), lambda seed=seed: result(seed)).stored
+            assert stored in (0, UNSTORED_TOO_LARGE), stored
+            counts[2 * slot + (stored != 0)] += 1
+
+
+def halt(processes):
+    """Stops all, so that what is on disk is what was there at one moment."""
+    for process in processes:
+        os.kill(process.pid, signal.SIGSTOP)
+    for process in processes:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), "one ended by itself"
+
+
+def test_eight_processes_that_are_killed_keep_the_bound_and_the_counts_mend(tmp_path, capsys):
+    path, chance = tmp_path / "cache", random.Random(1)
+    context = multiprocessing.get_context("fork")
+    counts = context.RawArray("q", 16)
+    started, kills, most = 0, 0, 0
+
+    def start(slot):
+        nonlocal started
+        started += 1
+        process = context.Process(target=insert, args=(path, started * 10**6, counts, slot), daemon=True)
+        process.start()
+        return process
+
+    processes = [start(slot) for slot in range(8)]
+    began = time.monotonic()
+    while kills < 40 or sum(counts[::2]) < 4000:
+        assert time.monotonic() < began + PATIENCE, f"{kills} kills, {list(counts)}"
+        time.sleep(chance.uniform(0, 0.2))
+        slot = chance.randrange(8)
+        processes[slot].kill()
+        processes[slot].join()
+        kills += 1
+        halt(processes[:slot] + processes[slot + 1 :])
+        most = max(most, usage(path)[0])
+        for process in processes[:slot] + processes[slot + 1 :]:
+            os.kill(process.pid, signal.SIGCONT)
+        processes[slot] = start(slot)
+    for process in processes:
+        process.kill()
+        process.join()
+
+    here = usage(path)
+    assert max(most, here[0]) <= MAX_BYTES * 1.05 + LARGEST
+    assert here[0] > MAX_BYTES / 2, "it is in use"
+    assert_nothing_unknown(path)
+    subprocess.run([NPCACHE, "verify", "-C", path], check=True, stdout=subprocess.DEVNULL)
+    for entry in entries(path):
+        array = np.load(entry)
+        assert np.array_equal(array, result(int(array[0]))), entry
+
+    # Who is killed leaves an entry or two counted wrongly, and walks mend that all the time.
+    after_kills = counted(path)[0]
+    assert abs(after_kills - here)[1] <= kills / 2, f"counted {after_kills}, there are {here}"
+    # Now the counts are wrong for sure.
+    for entry in entries(path)[::10]:
+        entry.unlink()
+    assert abs(counted(path)[0] / usage(path) - 1).min() > 0.05
+    # A publication walks on now and then; with room for all, nothing else changes the counts.
+    before, published = int(time.time()), 0
+    with Cache(path, max_bytes="1G") as cache:
+        while counted(path)[1] <= before:
+            assert published < 20_000, "not all buckets were walked through"
+            cache.call("g", "1", str(published).encode(), lambda: np.zeros(10))
+            published += 1
+    assert abs(counted(path)[0] / usage(path) - 1).max() < 0.01
+
+    stats = json.loads(subprocess.check_output([NPCACHE, "stats", "--json", "-C", path]))
+    assert stats["evicted"] > 1000
+    with capsys.disabled():
+        print(
+            f"\n{sum(counts[::2])} stored, {sum(counts[1::2])} not, {stats['evicted']} evicted, {kills} kills;"
+            f" at most {most / MAX_BYTES - 1:+.2%} over the bound; counted - there after the kills:"
+            f" {after_kills - here} (bytes, entries), after {published} publications: {counted(path)[0] - usage(path)}"
+        )
+
+
+HITS = """
+import sys
+from driver import DISK, Cache
+
+path, *options = sys.argv[1:]
+with Cache(path, **dict(option.split("=") for option in options)) as cache:
+    for _ in range(3):
+        assert cache.call("f", "1", b"", lambda: sys.exit("computed")).origin == DISK
+"""
+
+
+def use_long_ago(entry):
+    """Its last use was two hours ago, and it was made when it was."""
+    then = time.time_ns() - 2 * 3600 * 10**9
+    os.utime(entry, ns=(then, entry.stat().st_mtime_ns))
+    return then
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["max_bytes=1G"], True),
+        (["max_entries=9", "policy=lru"], True),
+        (["min_free_bytes=1"], True),
+        (["max_bytes=1G", "policy=none"], False),
+        (["max_age=30d"], False),
+        ([], False),
+    ],
+)
+def test_use_is_noted_once_an_hour_and_only_where_it_matters(cache_path, tmp_path, options, noted):
+    strace, chattr, log = need_tool("strace", "strace"), need_tool("chattr", "e2fsprogs"), tmp_path / "trace"
+    with Cache(cache_path) as cache:
+        entry = cache.call("f", "1", b"", lambda: np.zeros(10)).path
+    # Else the kernel notes the first read after a change of the times by itself.
+    if subprocess.run([chattr, "+A", entry], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("the file system of the tests' directory has no attribute noatime")
+    made, then = entry.stat().st_mtime_ns, use_long_ago(entry)
+    # -y: with the path of each descriptor.
+    program = [sys.executable, "-c", HITS, cache_path, *options]
+    trace = "trace=utimensat,utime,utimes,futimesat"
+    subprocess.run([strace, "-f", "-y", "-o", log, "-e", trace, *program], check=True, cwd=ROOT / "tests")
+    calls = [line for line in log.read_text().splitlines() if entry.name in line]
+    assert len(calls) == noted, calls
+    assert all("UTIME_OMIT]" in call for call in calls), "the time of modification is not touched"
+    assert entry.stat().st_mtime_ns == made
+    assert (entry.stat().st_atime_ns > then + 3600 * 10**9) == noted
+
+
+def test_under_lru_what_was_hit_stays_and_the_rest_goes(cache_path):
+    call = {"compute": lambda: np.zeros(10)}
+    with Cache(cache_path, max_entries=40, policy="lru") as cache:
+        for i in range(40):
+            use_long_ago(cache.call("f", "1", b"%d" % i, **call).path)
+        hit = range(0, 40, 4)
+        for i in hit:
+            assert cache.call("f", "1", b"%d" % i, **call).origin == DISK
+        for i in range(30):
+            assert cache.call("new", "1", b"%d" % i, **call).origin == COMPUTED
+        assert [cache.call("f", "1", b"%d" % i, **call).origin for i in hit] == [DISK] * 10
