@@ -38,7 +38,7 @@ SECONDS ?= 600
 soak: build $(VENV)/ready
 	FAULT_SECONDS=$(SECONDS) $(VENV)/bin/python -m pytest tests/faults
 
-# Fuzzers, the model checker, valgrind, and what is depended on and promised: tests/check_deep.sh.
+# Fuzzers, sanitizers, the model checker, valgrind, coverage, and what is depended on and promised: tests/check_deep.sh.
 check-deep: build $(VENV)/ready
 	tests/check_deep.sh
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The checks that take long, or need a nightly toolchain: `make check-deep`, or `tests/check_deep.sh PART…` for some.
-# The fuzzers need rustup's nightly toolchain. Other tools are Debian's, which it installs as root, or crates, which go into
-# target/tools.
+# The fuzzers and the sanitizers need rustup's nightly toolchain. Other tools are Debian's, which it installs as root,
+# components that rustup adds, or crates, which go into target/tools.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 target=$root/target/deep
 nightly=${NIGHTLY:-nightly}
+host=$(rustc --print host-tuple)
 seconds=${SECONDS_EACH:-60}
 export PATH=$root/target/tools/bin:$PATH
 
@@ -18,6 +19,21 @@ need() { # PROGRAM PACKAGE
 
 need_crate() { # PROGRAM
     command -v "$1" > /dev/null || cargo install --quiet --locked --root target/tools "$1"
+}
+
+need_component() { # COMPONENT TOOLCHAIN
+    rustup component add --toolchain "$2" "$1" 2> /dev/null || { echo "rustup cannot add $1 to $2"; exit 1; }
+}
+
+abi_program() { # FOLDER OF THE LIBRARY, FLAGS OF THE COMPILER…
+    local library=$1
+    shift
+    ln -sf libnpcache.so "$library/libnpcache.so.1"
+    cc -std=c99 -g -O1 "$@" -Iinclude tests/c/abi.c -o "$library/abi" "-L$library" "-Wl,-rpath,$library,--build-id" \
+        -lnpcache -lpthread -lm
+    rm -rf "$library/run"
+    mkdir "$library/run"
+    "$library/abi" "$library/run"
 }
 
 # Licences, duplicates and sources of what is depended on: deny.toml.
@@ -64,7 +80,50 @@ memcheck() {
     target/venv/bin/python -m pytest tests -k valgrind
 }
 
-[ $# -gt 0 ] || set -- deny flights abi memcheck fuzz
+sanitized() { # SANITIZER, ARGUMENTS OF CARGO…
+    local sanitizer=$1
+    shift
+    CARGO_PROFILE_DEV_OPT_LEVEL=1 RUSTFLAGS="-Zsanitizer=$sanitizer" \
+        cargo "+$nightly" "$@" --quiet --target "$host" --target-dir "$target/$sanitizer"
+}
+
+# The tests of threads in one process, under the thread sanitizer. The standard library is instrumented as well: else what
+# its locks, channels and OnceLock order is not seen, and what they protect is reported. So there is nothing to suppress.
+thread() {
+    need_component rust-src "$nightly"
+    sanitized thread test -Zbuild-std --package npcache-core --lib --test memory --test model --test statistics --test bounds
+}
+
+# The core's tests and the C ABI program, both they and the library under the address sanitizer.
+address() {
+    # Processes of the tests exit with a cache open, which is no leak.
+    ASAN_OPTIONS=detect_leaks=0 sanitized address test --package npcache-core --tests
+    sanitized address build --package npcache-ffi
+    abi_program "$target/address/$host/debug" -fsanitize=address -fno-omit-frame-pointer
+}
+
+# The lines that the Rust tests and the C ABI program run, per file and in total; every line with its count in lines.txt.
+coverage() {
+    need_component llvm-tools "$(rustup show active-toolchain | cut -d " " -f 1)"
+    local built=$target/coverage tools objects
+    tools=$(rustc --print sysroot)/lib/rustlib/$host/bin
+    rm -rf "$built/counts"
+    (
+        export RUSTFLAGS="-Cinstrument-coverage" CARGO_TARGET_DIR=$built LLVM_PROFILE_FILE=$built/counts/%p-%m.profraw
+        cargo test --quiet --workspace
+        cargo build --quiet --workspace
+        abi_program "$built/debug"
+        cargo test --workspace --no-run 2>&1 | sed -n "s/.*Executable.*(\(.*\))$/--object=\1/p" > "$built/objects"
+    )
+    "$tools/llvm-profdata" merge --sparse --failure-mode=all "$built"/counts/*.profraw --output "$built/counts/all"
+    mapfile -t objects < "$built/objects"
+    set -- "$built/debug/libnpcache.so" "--object=$built/debug/npcache" "${objects[@]}" \
+        "--instr-profile=$built/counts/all" --ignore-filename-regex="/registry/|/rustc/|/tests/|^$built"
+    "$tools/llvm-cov" show "$@" > "$built/lines.txt"
+    "$tools/llvm-cov" report "$@" --show-functions=false --show-region-summary=false --show-branch-summary=false
+}
+
+[ $# -gt 0 ] || set -- deny flights abi memcheck thread address coverage fuzz
 for part in "$@"; do
     start=$SECONDS
     "$part"
