@@ -12,7 +12,6 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::entry::{self, Array, Arrays, Parsed};
 use crate::error::{Error, Result, Unstored};
-use crate::key::Key;
 use crate::map::Memory;
 use crate::policy::RECENCY;
 use crate::store::now;
@@ -144,11 +143,6 @@ impl Buffer {
     /// The bytes of the file that it was found in.
     pub(crate) fn file(&self) -> Option<&[u8]> {
         self.contents().blocks.first().map(Memory::as_slice)
-    }
-
-    /// Whether that is an entry of `key` with its data as they were written; reads all of it.
-    pub(crate) fn is_whole(&self, key: &Key) -> bool {
-        self.file().is_some_and(|file| entry::parse(file, key).is_ok_and(|parsed| parsed.data_is_whole(file)))
     }
 
     /// How long computing it took, in seconds.

@@ -23,9 +23,10 @@ use crate::evict::{Pruned, prune};
 use crate::explain::describe_call;
 use crate::flight::{Flights, Joined, Seat};
 use crate::fork::{PerProcess, epoch};
+use crate::import::Copied;
 use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
-use crate::lower::{Lower, copy_up};
+use crate::lower::Lower;
 use crate::map::{Memory, statx_of};
 use crate::memory::{Arguments, Asked, Below, MAX_ARGUMENTS};
 use crate::options::{Mode, Options, Sharing, Verify, choose, sharing};
@@ -510,8 +511,8 @@ impl Function {
                 state.count_hit(state.row(&self.known.directory), Count::Disk, buffer.compute_ns());
                 Some(buffer)
             }
-            Found::Nothing | Found::Bad | Found::Unreadable => {
-                let (buffer, _) = call.look_below()?;
+            Found::Nothing | Found::Old | Found::Bad | Found::Unreadable => {
+                let (buffer, _) = call.look_below(state)?;
                 state.count_hit(state.row(&self.known.directory), Count::Lower, buffer.compute_ns());
                 Some(buffer)
             }
@@ -686,7 +687,9 @@ enum Step {
 enum Found {
     Hit(Loaded),
     Nothing,
-    /// Something that is no entry of this key, or not a whole one, or one over age, and is to be replaced.
+    /// An entry over age, to be replaced.
+    Old,
+    /// Something that is no entry of this key, or not a whole one, and is to be replaced.
     Bad,
     /// Something that cannot be read just now.
     Unreadable,
@@ -767,7 +770,7 @@ impl<'a> Call<'a> {
                     remember(state, generation, &self.function.known, self.args, &self.key, &buffer, None);
                     return Step::Hit(buffer);
                 }
-                Found::Nothing | Found::Bad | Found::Unreadable => {
+                Found::Nothing | Found::Old | Found::Bad | Found::Unreadable => {
                     if let Some(buffer) = self.find_below(state, generation, &path) {
                         self.forget_wait(state);
                         return Step::Hit(buffer);
@@ -820,6 +823,7 @@ impl<'a> Call<'a> {
                     return Step::Hit(buffer);
                 }
                 Found::Nothing | Found::Unreadable => self.options.mode == Mode::Refresh,
+                Found::Old => true,
                 Found::Bad => {
                     state.count(state.row(&self.function.known.directory), Count::Corrupt, 1);
                     true
@@ -963,7 +967,7 @@ impl<'a> Call<'a> {
                 if bounds.bound_anything() {
                     let now = coarse_now();
                     if now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age() {
-                        return Found::Bad;
+                        return Found::Old;
                     }
                     if bounds.marks_use() {
                         mark_used(&file, now);
@@ -980,7 +984,7 @@ impl<'a> Call<'a> {
     }
 
     /// The result as the cache below has it, and that cache's generation before it was looked for there.
-    fn look_below(&self) -> Option<(Buffer, Below)> {
+    fn look_below(&self, above: &State) -> Option<(Buffer, Below)> {
         let lower = self.root.lower.as_ref()?;
         if self.options.mode == Mode::Refresh {
             return None;
@@ -990,24 +994,25 @@ impl<'a> Call<'a> {
         let path = path_of(directory.prefix(), &self.function.known.directory, &self.key);
         let file = directory.open_file(&path.as_c_str()[directory.prefix().len()..], OFlags::RDONLY).ok()?;
         let loaded = self.load(directory, state, &file).ok()?;
-        Some((loaded.at(path), (state.clone(), before)))
+        let max_age = self.options.bounds.or(above.bounds()).max_age();
+        let is_old = coarse_now().saturating_sub(loaded.parsed.origin.mtime) > max_age;
+        (!is_old).then(|| (loaded.at(path), (state.clone(), before)))
     }
 
     /// The same; remembered, or copied to this cache, if it is to be.
     fn find_below(&self, state: &Arc<State>, generation: Generation, path: &CString) -> Option<Buffer> {
-        let (buffer, below) = self.look_below()?;
+        let (buffer, below) = self.look_below(state)?;
         let known = &self.function.known;
         if self.options.promote && self.options.mode == Mode::ReadWrite {
-            // A copy gets checksums of its own, which are not to cover damage.
-            if !buffer.is_whole(&self.key) {
-                return None;
-            }
+            let copy = Copied::of(&buffer, &self.key)?;
             self.is_below.set(true);
             let full = state.full_generation(known.slot);
             let name = &path.as_c_str()[self.below_root()..];
-            let copied =
-                generation.agrees(&full) && copy_up(state, name, known.slot, full, &self.key, &buffer);
-            if copied && let Found::Hit(own) = self.look_on_disk(state, path) {
+            let bounds = self.options.bounds.or(state.bounds());
+            if generation.agrees(&full)
+                && copy.publish(state, name, false, known.slot, full, &bounds).is_ok()
+                && let Found::Hit(own) = self.look_on_disk(state, path)
+            {
                 let own = own.at(path.clone());
                 remember(state, generation, known, self.args, &self.key, &own, None);
                 return Some(own);

@@ -4,18 +4,22 @@
 //! whole, that it finds its place by itself, and that it is written as by this machine, in this boot.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use crate::args::Canonical;
+use crate::bounds::Bounds;
+use crate::buffer::Buffer;
 use crate::cache::Cache;
 use crate::cbor;
-use crate::entry::{self, Encoded};
+use crate::entry::{self, Array, Encoded};
 use crate::error::{Error, Result};
 use crate::evict::{Reserved, reserve};
 use crate::key::Key;
 use crate::list::{Entry, Metadata, Recorded};
-use crate::state::Slot;
-use crate::store::{Published, entry_path, function_directory, write_all};
+use crate::state::{Generation, Slot, State};
+use crate::store::{Made, Published, Refused, entry_path, function_directory, write_all};
 
 impl Cache {
     /// Stores the entry whose file holds `bytes`, under its own key: `true` if it was not here yet. An entry of the same
@@ -67,40 +71,81 @@ impl Cache {
         }
         let slot = Slot::of(&function);
         let generation = state.full_generation(slot);
-        let bounds = state.bounds();
-        let mut reserved = None;
-        let len = Cell::new(0);
+        let copy = Copied {
+            key: &key,
+            arrays: parsed.arrays.iter().map(|array| (array, &bytes[array.offset..][..array.len])).collect(),
+            metadata: json,
+            made: Made { at: parsed.origin.mtime, took: parsed.took },
+        };
+        let path = entry_path(&function, &key);
+        let published = copy.publish(state, &path, there.is_some(), slot, generation, &state.bounds());
+        let failed =
+            |why: &str| Error::Directory { path: state.directory.path().to_owned(), reason: why.to_owned() };
+        let published = published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?;
+        let new = matches!(published, Published::Now { .. });
+        Ok((find().ok_or_else(|| failed("the entry was dropped as soon as it was stored"))?, new))
+    }
+}
+
+/// A result of another directory, to be an entry of this one.
+pub(crate) struct Copied<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) arrays: Vec<(&'a Array, &'a [u8])>,
+    pub(crate) metadata: &'a [u8],
+    /// When it was computed: that is its age here, too.
+    pub(crate) made: Made,
+}
+
+impl<'a> Copied<'a> {
+    /// Of a result that was found in a file. `None` where that is damaged: a copy gets checksums of its own, which are not
+    /// to cover it.
+    pub(crate) fn of(found: &'a Buffer, key: &'a Key) -> Option<Copied<'a>> {
+        let file = found.file()?;
+        let parsed = entry::parse(file, key).ok().filter(|parsed| parsed.data_is_whole(file))?;
+        Some(Copied {
+            key,
+            arrays: found.arrays().iter().enumerate().map(|(i, array)| (array, found.bytes(i))).collect(),
+            metadata: entry::metadata(file).ok()?,
+            made: Made { at: parsed.origin.mtime, took: parsed.took },
+        })
+    }
+
+    /// Publishes it as `name`. `generation` was read before it was found.
+    pub(crate) fn publish(
+        self,
+        state: &Arc<State>,
+        name: &CStr,
+        replace: bool,
+        slot: Slot,
+        generation: Generation,
+        bounds: &Bounds,
+    ) -> Result<Published, Refused> {
+        let took = self.made.took;
+        let encoded = Encoded::new(self.arrays.into_iter());
+        let (len, mut reserved) = (Cell::new(0), None);
         let published = state.directory.publish(
-            &entry_path(&function, &key),
-            there.is_some(),
-            parsed.took,
+            name,
+            replace,
+            self.made,
             |file, origin| {
-                let arrays = parsed.arrays.iter().map(|array| (array, &bytes[array.offset..][..array.len]));
-                let encoded = Encoded::new(arrays);
-                let footer = encoded.footer(&key, json, origin, parsed.took, encoded.data_hash());
+                let footer = encoded.footer(self.key, self.metadata, origin, took, encoded.data_hash());
                 len.set(encoded.len() + footer.len() as u64);
                 let mut pieces = encoded.pieces();
                 pieces.push(IoSlice::new(&footer));
                 write_all(file, &mut pieces)
             },
             || {
-                reserved = Some(reserve(state, &bounds, &key, len.get())?);
+                reserved = Some(reserve(state, bounds, self.key, len.get())?);
                 state.permit(slot, generation)
             },
-        );
-        let failed =
-            |why: &str| Error::Directory { path: state.directory.path().to_owned(), reason: why.to_owned() };
-        let published = published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?;
-        let new = if let Published::Now { replaced } = published {
+        )?;
+        if let Published::Now { replaced } = published {
             reserved.into_iter().for_each(Reserved::keep);
             if let Some(len) = replaced {
-                state.tally().remove(key.as_bytes()[0], len);
+                state.tally().remove(self.key.as_bytes()[0], len);
             }
-            true
-        } else {
-            false
-        };
-        Ok((find().ok_or_else(|| failed("the entry was dropped as soon as it was stored"))?, new))
+        }
+        Ok(published)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
 use crate::state::{Generation, State};
 use crate::statistics::{Count, Tally};
-use crate::store::{Published, below_size_limit, write_all};
+use crate::store::{Made, Published, below_size_limit, write_all};
 
 /// Results from this length on are written in pieces, each hashed while it is in the processor's cache.
 const IN_PIECES_FROM: u64 = 1 << 20;
@@ -390,7 +390,7 @@ impl Output {
         let published = directory.publish(
             place.name(),
             place.replace,
-            took,
+            Made::now(took),
             |file, origin| {
                 let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
                 let encoded = Encoded::new(arrays);

@@ -11,9 +11,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::io::IoSlice;
 use std::mem::offset_of;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,7 +31,7 @@ use crate::key::Key;
 use crate::log::{Level, say_once};
 use crate::memory::Table;
 use crate::statistics::{Counters, ROWS, Row};
-use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, STATISTICS_FILE, below_size_limit, retry, write_all};
+use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, STATISTICS_FILE, below_size_limit, retry};
 
 /// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
 /// it below the largest file offset.
@@ -625,10 +623,7 @@ fn add_up_earlier_boots(directory: &Directory) -> Result<(), Unstored> {
         return Ok(());
     }
     let text = crate::statistics::fold(&directory.read_whole(STATISTICS_FILE)?, &pages);
-    let write = |file: &OwnedFd, _: &_| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-    directory
-        .publish(STATISTICS_FILE, true, Duration::ZERO, write, || Ok(()))
-        .map_err(|refused| refused.why)?;
+    directory.replace_small(STATISTICS_FILE, &text).map_err(|refused| refused.why)?;
     for (name, _) in pages {
         directory.unlink(&name)?;
     }

@@ -213,7 +213,7 @@ impl Directory {
                 for (name, text) in [(CACHEDIR_TAG, CACHEDIR_TAG_TEXT), (FORMAT_FILE, format.as_str())] {
                     let write =
                         |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-                    match self.publish(name, false, Duration::ZERO, write, || Ok(())) {
+                    match self.publish(name, false, Made::now(Duration::ZERO), write, || Ok(())) {
                         Ok(_) => {}
                         Err(_) if self.read_small(name, 64).is_ok() => {}
                         Err(why) => return Err(unusable(&self.path, &format!("cannot be set up: {why}"))),
@@ -277,7 +277,7 @@ impl Directory {
     /// Puts another file in the place of a small administrative one.
     pub(crate) fn replace_small(&self, name: &CStr, text: &str) -> Result<(), Refused> {
         let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-        self.publish(name, true, Duration::ZERO, write, || Ok(())).map(drop)
+        self.publish(name, true, Made::now(Duration::ZERO), write, || Ok(())).map(drop)
     }
 
     /// The administrative directory, open.
@@ -364,12 +364,12 @@ impl Directory {
     ///
     /// `write` is given the file and its identity; `permit` is asked when that is done, just before the file gets the
     /// name, and what it returns is held until the file has it. A file that has the name already stays, unless
-    /// `replace`. `took` is what computing it took, for [`crate::policy::stamp`].
+    /// `replace`.
     pub(crate) fn publish<G>(
         &self,
         name: &CStr,
         replace: bool,
-        took: Duration,
+        made: Made,
         write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
         permit: impl FnOnce() -> Result<G, Unstored>,
     ) -> Result<Published, Refused> {
@@ -393,14 +393,14 @@ impl Directory {
             Err(e) => return Err(e.into()),
         };
         let stat = statx_of(temporary.file.as_fd())?;
-        let mtime = stamp(now(), took.as_secs_f64());
+        let mtime = stamp(made.at, made.took.as_secs_f64());
         let origin = Origin { inode: stat.stx_ino, mtime, born: born(&stat), boot: crate::state::boot_id() };
         write(&temporary.file, &origin)?;
         if self.group {
             fchmod(&temporary.file, ENTRY_MODE)?;
         }
-        let mtime = timespec(mtime);
-        futimens(&temporary.file, &Timestamps { last_access: mtime, last_modification: mtime })?;
+        let times = Timestamps { last_access: timespec(now()), last_modification: timespec(mtime) };
+        futimens(&temporary.file, &times)?;
         let _permission = permit()?;
         let replaced = if replace { length_of(&in_parent, leaf) } else { None };
         let mut give_name = |parent: &OwnedFd| {
@@ -947,6 +947,19 @@ pub(crate) fn nanoseconds(time: StatxTimestamp) -> i64 {
 pub(crate) fn coarse_now() -> i64 {
     let time = clock_gettime(ClockId::RealtimeCoarse);
     time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec)
+}
+
+/// When what is in a file was made, in nanoseconds since 1970, and what that took: the file's time of modification, by
+/// [`stamp`].
+pub(crate) struct Made {
+    pub(crate) at: i64,
+    pub(crate) took: Duration,
+}
+
+impl Made {
+    pub(crate) fn now(took: Duration) -> Made {
+        Made { at: now(), took }
+    }
 }
 
 /// Nanoseconds since 1970.

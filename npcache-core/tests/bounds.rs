@@ -150,6 +150,8 @@ fn what_is_over_age_is_not_found_on_disk_or_in_memory_and_is_replaced() {
         std::thread::sleep(Duration::from_millis(750));
         assert_ne!(call(&unbounded, "f", memory, 10).origin(), Origin::Computed);
     }
+    let cache = options().open(directory.path()).unwrap();
+    assert_eq!(cache.statistics().unwrap().corrupt, 0, "an old entry is a good one");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ndarray::Array1;
 use npcache_core::{Buffer, Cache, Mode, Options, Origin};
@@ -162,4 +163,20 @@ fn modes_hold_for_both_and_one_that_is_not_there_has_nothing() {
     }
     let cache = Options::new().lower(own.path()).open(own.path()).unwrap();
     assert_eq!(call(&cache, b"another", 4).origin(), Origin::Computed, "itself");
+}
+
+#[test]
+fn what_is_over_age_there_is_not_served_and_a_copy_is_as_old_as_what_was_copied() {
+    let (site, own) = site();
+    let copying = above(&site, &own).promote(true).memory_bytes(0);
+    assert_eq!(call(&copying.open(own.path()).unwrap(), b"large", LARGE).origin(), Origin::Disk);
+    let copy = call(&Cache::open(own.path()).unwrap(), b"large", LARGE);
+    assert!(copy.path().unwrap().starts_with(own.path()));
+
+    let lifetime = Duration::from_millis(500);
+    std::thread::sleep(lifetime);
+    let bounded = copying.max_age(lifetime).open(own.path()).unwrap();
+    for args in [&b"small"[..], b"large"] {
+        assert_eq!(call(&bounded, args, 4).origin(), Origin::Computed);
+    }
 }
