@@ -5,14 +5,19 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := target/venv
 
-.PHONY: build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke traces soak check-deep check-broken reference header clean
+.PHONY: library build demo test rust-test fuzz-test host-test python-test julia-test bench bench-smoke traces soak check-deep check-broken reference header clean
 
-build:
-	$(CARGO) build --release -p npcache-ffi -p npcache-cli
+# The library.
+library:
+	$(CARGO) build --release -p npcache-ffi
 	ln -sf libnpcache.so target/release/libnpcache.so.1
 
+# And the command.
+build: library
+	$(CARGO) build --release -p npcache-cli
+
 # The main job on real input; fails if what it shows did not happen.
-demo: build
+demo: library
 	$(MAKE) -C examples-c
 	$(PYTHON) examples-c/demo.py
 

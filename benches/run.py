@@ -68,10 +68,11 @@ def output(command):
     return run(command, stdout=subprocess.PIPE, text=True).stdout
 
 
-def build():
+def build(smoke):
     cargo = os.environ.get("CARGO", "cargo")
     manifest = ["--manifest-path", ROOT / "benches/Cargo.toml", "--target-dir", TARGET / "benches"]
-    run([cargo, "build", "--quiet", "--release", "--locked", *manifest])
+    profile = "dev" if smoke else "release"
+    run([cargo, "build", "--quiet", "--profile", profile, "--locked", *manifest])
     compiler = os.environ.get("CXX", "g++")
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", f"-I{ROOT}/include", f"-L{LIBRARY.parent}"]
     source, program = ROOT / "benches/memory.cpp", TARGET / "benches/memory"
@@ -166,7 +167,8 @@ def table_lines(table):
 
 
 def measure(part, rows, smoke, million):
-    bench, memory = TARGET / "benches/release/npcache-bench", TARGET / "benches/memory"
+    built = TARGET / "benches" / ("debug" if smoke else "release")
+    bench, memory = built / "npcache-bench", TARGET / "benches/memory"
     peers = [TARGET / "venv-bench/bin/python", ROOT / "benches/peers.py"]
     passes, rounds = (1, 2) if smoke else (3, 11)
     large = (8 if smoke else 100) << 20
@@ -405,7 +407,7 @@ def main():
     for name in [name for name in os.environ if name.startswith("NPCACHE_")]:
         del os.environ[name]
     os.environ["NPCACHE_LIBRARY_FILE"] = str(LIBRARY)
-    build()
+    build(options.smoke)
     say("built")
 
     name = "bench-smoke" if options.smoke else "bench"
