@@ -132,3 +132,26 @@ def test_each_system_call_may_fail_with_each_error(program, template, tmp_path, 
     count(failed_system_calls=len(faults))
     print(len(counts), "kinds of system calls:", ", ".join(sorted(counts)))
     assert not wrong, f"{len(wrong)} of {len(faults)}:\n" + "\n".join(wrong[:40])
+
+
+def test_a_kernel_without_openat2_has_names_looked_up_step_by_step_and_no_link_followed(program, template, tmp_path):
+    without = [need_tool("strace", "strace"), "-f", "-o", tmp_path / "log", "-e", "inject=openat2:error=ENOSYS"]
+
+    def twice(prepare):
+        for copy in tmp_path / "with", tmp_path / "without":
+            shutil.copytree(template, copy)
+            prepare(copy)
+        said = [run(program, tmp_path / "with"), run(program, tmp_path / "without", *without)]
+        assert "ENOSYS" in (tmp_path / "log").read_text()
+        for copy in tmp_path / "with", tmp_path / "without":
+            shutil.rmtree(copy)
+        assert said[0] == said[1]
+        return said[0]
+
+    def link(copy):
+        (copy / "numbers").rename(copy.with_name(copy.name + "-elsewhere"))
+        (copy / "numbers").symlink_to(copy.with_name(copy.name + "-elsewhere"))
+
+    origins = [Counter(call[2] for call in twice(prepare) if call[0].isdigit()) for prepare in (lambda _: None, link)]
+    found, behind_a_link = (count[str(driver.DISK)] for count in origins)
+    assert found >= 2 * len(STORED) and behind_a_link == 0
