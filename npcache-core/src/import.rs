@@ -3,9 +3,7 @@
 //! Copying an entry file to its place with any program does as well. What this adds is that nothing gets in which is not
 //! whole, that it finds its place by itself, and that it is written as by this machine, in this boot.
 
-use std::cell::Cell;
 use std::ffi::CStr;
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::args::Canonical;
@@ -15,11 +13,11 @@ use crate::cache::Cache;
 use crate::cbor;
 use crate::entry::{self, Array, Encoded};
 use crate::error::{Error, Result};
-use crate::evict::{Reserved, reserve};
 use crate::key::Key;
 use crate::list::{Entry, Metadata, Recorded};
+use crate::publish::Publication;
 use crate::state::{Generation, Slot, State};
-use crate::store::{Made, Published, Refused, entry_path, function_directory, write_all};
+use crate::store::{Made, Published, Refused, entry_path, function_directory};
 
 impl Cache {
     /// Stores the entry whose file holds `bytes`, under its own key: `true` if it was not here yet. An entry of the same
@@ -120,32 +118,9 @@ impl<'a> Copied<'a> {
         generation: Generation,
         bounds: &Bounds,
     ) -> Result<Published, Refused> {
-        let took = self.made.took;
-        let encoded = Encoded::new(self.arrays.into_iter());
-        let (len, mut reserved) = (Cell::new(0), None);
-        let published = state.directory.publish(
-            name,
-            replace,
-            self.made,
-            |file, origin| {
-                let footer = encoded.footer(self.key, self.metadata, origin, took, encoded.data_hash());
-                len.set(encoded.len() + footer.len() as u64);
-                let mut pieces = encoded.pieces();
-                pieces.push(IoSlice::new(&footer));
-                write_all(file, &mut pieces)
-            },
-            || {
-                reserved = Some(reserve(state, bounds, self.key, len.get())?);
-                state.permit(slot, generation)
-            },
-        )?;
-        if let Published::Now { replaced } = published {
-            reserved.into_iter().for_each(Reserved::keep);
-            if let Some(len) = replaced {
-                state.tally().remove(self.key.as_bytes()[0], len);
-            }
-        }
-        Ok(published)
+        let Copied { key, arrays, metadata, made } = self;
+        let publication = Publication { name, key, slot, generation, replace, made, bounds, metadata };
+        publication.publish(state, &Encoded::new(arrays.into_iter()))
     }
 }
 

@@ -30,6 +30,7 @@ mod npy;
 mod options;
 mod output;
 mod policy;
+mod publish;
 mod state;
 mod statistics;
 mod store;

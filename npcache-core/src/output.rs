@@ -1,8 +1,6 @@
 //! A result under construction: what a function fills, and what becomes of it when it is done.
 
-use std::cell::Cell;
 use std::ffi::{CStr, CString};
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +16,6 @@ use crate::cbor;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
-use crate::evict::{Reserved, reserve};
 use crate::explain::describe_call;
 use crate::flight::Seat;
 use crate::fork::{PerProcess, epoch};
@@ -26,12 +23,10 @@ use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
 use crate::map::Memory;
 use crate::npy::{Header, MAX_NDIM};
+use crate::publish::Publication;
 use crate::state::{Generation, State};
 use crate::statistics::{Count, Tally};
-use crate::store::{Made, Published, below_size_limit, write_all};
-
-/// Results from this length on are written in pieces, each hashed while it is in the processor's cache.
-const IN_PIECES_FROM: u64 = 1 << 20;
+use crate::store::{Made, Published};
 
 /// Names of arrays and notes have at most this many bytes.
 const MAX_NAME: usize = 1024;
@@ -384,52 +379,28 @@ impl Output {
             return Err(Unstored::TooLarge);
         }
         let metadata = self.metadata(took);
-        let len = Cell::new(0);
-        let mut reserved = None;
-        let directory = &place.state.directory;
-        let published = directory.publish(
-            place.name(),
-            place.replace,
-            Made::now(took),
-            |file, origin| {
-                let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
-                let encoded = Encoded::new(arrays);
-                let footer = |hash| encoded.footer(&self.task.key, &metadata, origin, took, hash);
-                if encoded.len() >= IN_PIECES_FROM {
-                    below_size_limit(encoded.len())?;
-                    let hash = encoded.hash_and_write(|pieces| write_all(file, pieces))?;
-                    let footer = footer(hash);
-                    len.set(encoded.len() + footer.len() as u64);
-                    return write_all(file, &mut [IoSlice::new(&footer)]);
-                }
-                let footer = footer(encoded.data_hash());
-                len.set(encoded.len() + footer.len() as u64);
-                let mut pieces = encoded.pieces();
-                pieces.push(IoSlice::new(&footer));
-                write_all(file, &mut pieces)
-            },
-            || {
-                // Before it is there, so that all entries together are never more than what is counted.
-                reserved = Some(reserve(&place.state, &bounds, &self.task.key, len.get())?);
-                place.state.permit(self.task.known.slot, place.generation)
-            },
-        );
-        match published {
-            Ok(Published::Now { replaced }) => {
-                reserved.into_iter().for_each(Reserved::keep);
-                if let Some(len) = replaced {
-                    place.state.tally().remove(self.task.key.as_bytes()[0], len);
-                }
-                Ok(())
-            }
+        let publication = Publication {
+            name: place.name(),
+            key: &self.task.key,
+            slot: self.task.known.slot,
+            generation: place.generation,
+            replace: place.replace,
+            made: Made::now(took),
+            bounds: &bounds,
+            metadata: &metadata,
+        };
+        let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
+        match publication.publish(&place.state, &Encoded::new(arrays)) {
+            Ok(Published::Now { .. }) => Ok(()),
             // What is there is another caller's result of the same call, as far as that can be told.
             Ok(Published::Already) if place.unreadable => Err(Unstored::Io),
             Ok(Published::Already) => Ok(()),
             // What a clear is for, or a bound.
             Err(refused) if matches!(refused.why, Unstored::Cleared | Unstored::TooLarge) => Err(refused.why),
             Err(refused) => {
-                say_once(Level::Warning, directory.path(), &refused.why.to_string(), || {
-                    format!("{}: results are returned, but not stored: {refused}", directory.path().display())
+                let directory = place.state.directory.path();
+                say_once(Level::Warning, directory, &refused.why.to_string(), || {
+                    format!("{}: results are returned, but not stored: {refused}", directory.display())
                 });
                 Err(refused.why)
             }
