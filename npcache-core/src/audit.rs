@@ -4,11 +4,10 @@
 //! file that the function reads and that is no argument, or a machine that computes wrongly. An audited call computes by
 //! itself: nobody waits for it, and it stores nothing.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::buffer::Buffer;
 use crate::dtype::DType;
 use crate::entry::Array;
+use crate::store::now;
 
 /// Whether the hit at hand is one of the share, between 0 and 1, that is audited.
 pub(crate) fn is_due(share: f64) -> bool {
@@ -17,7 +16,7 @@ pub(crate) fn is_due(share: f64) -> bool {
     }
     // The nanoseconds, well stirred (the last steps of SplitMix64): a generator's state would be one more thing that a
     // child of `fork` shares with its parent.
-    let mut x = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let mut x = now() as u64;
     x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::os::fd::AsFd;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 
@@ -11,11 +10,12 @@ use crate::cache::{Cache, Function};
 use crate::cbor::{Call, Value};
 use crate::entry;
 use crate::error::{Error, Result};
+use crate::holder::host_name;
 use crate::key::{Identity, Key};
 use crate::list::from_hex;
 use crate::map::{Memory, statx_of};
 use crate::output::describe_arguments;
-use crate::store::{Directory, entry_path, function_directory};
+use crate::store::{Directory, entry_path, function_directory, now};
 
 /// At most so many entries are looked at: reading the footers of these takes about a quarter of a second.
 const MAX_ENTRIES: usize = 10_000;
@@ -263,7 +263,7 @@ fn compare_values(
 
 /// What is recorded of the run and is not part of the key.
 fn describe_run(text: &mut String, stored: &Json) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let now = now() as f64 / 1e9;
     let _ = write!(text, "  not part of the key: stored {} ago", duration(now - created(stored)));
     let _ = write!(text, ", took {}", duration(stored["compute_seconds"].as_f64().unwrap_or(0.0)));
     let mut say = |name: &str, stored: Option<&str>, now: &str| {
@@ -272,7 +272,7 @@ fn describe_run(text: &mut String, stored: &Json) {
             let _ = write!(text, ", {name} {stored}{drift}");
         }
     };
-    say("host", stored["host"].as_str(), &rustix::system::uname().nodename().to_string_lossy());
+    say("host", stored["host"].as_str(), host_name());
     say("npcache", stored["npcache"].as_str(), env!("CARGO_PKG_VERSION"));
     for (name, value) in stored["notes"].as_object().into_iter().flatten() {
         let _ = write!(text, ", {name} {}", value.as_str().unwrap_or_default());

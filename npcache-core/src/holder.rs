@@ -7,10 +7,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
+
+use crate::fork::PerProcess;
+use crate::store::now;
 
 /// At 64 bytes each, 8 KiB of the state page. A machine rarely computes more at once.
 pub(crate) const SLOTS: usize = 128;
@@ -46,18 +48,24 @@ pub(crate) struct Myself {
 pub(crate) struct Holder {
     pub(crate) pid: u32,
     host: String,
-    pub(crate) since: Duration,
+    /// Nanoseconds since 1970.
+    pub(crate) since: i64,
 }
 
 impl Myself {
     pub(crate) fn new() -> Myself {
-        let name = rustix::system::uname();
         let mut host = [0; HOST];
-        let len = name.nodename().count_bytes().min(HOST);
-        host[..len].copy_from_slice(&name.nodename().to_bytes()[..len]);
+        let len = host_name().len().min(HOST);
+        host[..len].copy_from_slice(&host_name().as_bytes()[..len]);
         let (words, _) = host.as_chunks::<8>();
         Myself { pid: std::process::id(), host: std::array::from_fn(|i| u64::from_ne_bytes(words[i])) }
     }
+}
+
+/// This machine's name, as it was when this process first asked.
+pub(crate) fn host_name() -> &'static str {
+    static HOST_NAME: PerProcess<String> = PerProcess::new();
+    HOST_NAME.get(|_| true, || rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// The slots that a lock may have.
@@ -82,7 +90,7 @@ pub(crate) fn claim(slots: &Slots, lock: u64, me: &Myself) {
     for (word, mine) in slot.host.iter().zip(me.host) {
         word.store(mine, Ordering::Relaxed);
     }
-    slot.since.store(now().as_nanos() as u64, Ordering::Relaxed);
+    slot.since.store(now() as u64, Ordering::Relaxed);
     slot.pid.store(me.pid, Ordering::Release);
 }
 
@@ -105,19 +113,15 @@ pub(crate) fn find(slots: &Slots, lock: u64) -> Option<Holder> {
     let host: Vec<u8> =
         slot.host.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
     let host = String::from_utf8_lossy(&host).trim_end_matches('\0').to_owned();
-    let since = Duration::from_nanos(slot.since.load(Ordering::Relaxed));
+    let since = slot.since.load(Ordering::Relaxed) as i64;
     (pid != 0).then_some(Holder { pid, host, since })
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = now().saturating_sub(self.since).as_secs_f64();
+        let seconds = now().saturating_sub(self.since).max(0) as f64 / 1e9;
         write!(f, "process {} on {}, which began {seconds:.1} s ago", self.pid, self.host)
     }
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Whether there is no such process. One of another container may not be seen: then its slot is lost to it, no more.
@@ -149,9 +153,8 @@ mod tests {
         claim(&slots, 5000 + SLOTS as u64, &me);
         let holder = find(&slots, 5000).unwrap();
         assert_eq!(holder.pid, std::process::id());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        assert!(host.starts_with(&holder.host) && !holder.host.is_empty());
-        assert!(now() - holder.since < Duration::from_secs(60));
+        assert!(host_name().starts_with(&holder.host) && !holder.host.is_empty());
+        assert!(now() - holder.since < 60_000_000_000);
         release(&slots, 5000, &me);
         assert_eq!(find(&slots, 5000), None);
         assert!(find(&slots, 5000 + SLOTS as u64).is_some());

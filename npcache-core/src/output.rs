@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
 use ndarray_npy::{ViewMutElement, WritableElement};
@@ -18,7 +18,8 @@ use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
 use crate::explain::describe_call;
 use crate::flight::Seat;
-use crate::fork::{PerProcess, epoch};
+use crate::fork::epoch;
+use crate::holder::host_name;
 use crate::key::{Identity, Key};
 use crate::log::{Level, say_once};
 use crate::map::Memory;
@@ -26,7 +27,7 @@ use crate::npy::{Header, MAX_NDIM};
 use crate::publish::Publication;
 use crate::state::{Generation, State};
 use crate::statistics::{Count, Tally};
-use crate::store::{Made, Published};
+use crate::store::{Made, Published, now};
 
 /// Names of arrays and notes have at most this many bytes.
 const MAX_NAME: usize = 1024;
@@ -410,7 +411,6 @@ impl Output {
     /// What an entry says of itself: JSON, see `docs/format.md`.
     fn metadata(&self, took: Duration) -> Vec<u8> {
         let identity = &self.task.known.identity;
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let pairs = |pairs: &[(String, String)]| {
             serde_json::Value::from_iter(pairs.iter().map(|(name, value)| (name.clone(), value.clone())))
         };
@@ -420,9 +420,9 @@ impl Output {
             "dependencies": identity.dependencies(),
             "layout": if identity.has_strict_layout() { self.task.args.layouts() } else { "" },
             "arguments": describe_arguments(&self.task.args),
-            "created": created,
+            "created": now() as f64 / 1e9,
             "compute_seconds": took.as_secs_f64(),
-            "host": host(),
+            "host": host_name(),
             "npcache": env!("CARGO_PKG_VERSION"),
             "notes": pairs(&self.notes),
         });
@@ -483,12 +483,6 @@ pub(crate) fn describe_arguments(args: &Canonical) -> serde_json::Value {
         hex
     });
     serde_json::json!({ kind: hex })
-}
-
-/// This machine's name, as it was when this process first asked.
-fn host() -> &'static str {
-    static HOST: PerProcess<String> = PerProcess::new();
-    HOST.get(|_| true, || rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 fn checked_name(name: &str) -> Result<CString> {

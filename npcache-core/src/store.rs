@@ -920,7 +920,7 @@ impl Drop for Temporary<'_> {
 fn temporary_name() -> CString {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let now = now();
     let pid = std::process::id();
     CString::new(format!("{}/{pid}-{now}-{count}", TMP.to_str().expect("ASCII"))).expect("no NUL")
 }
