@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from driver import COMPUTED, DISK, DISK_FULL, NOT_WRITABLE, Cache, Error
 from faults.conftest import mounted, mounts, public_path
-from faults.test_failures import as_another_user, call, fill, without_tmpfile
+from faults.test_failures import as_nobody, call, fill, keep_from_nobody, without_tmpfile
 from test_processes import finish, go, in_thread, key_bytes, numbers, worker_program, workers
 
 __all__ = ["mounted", "mounts", "public_path", "without_tmpfile", "worker_program", "workers"]  # fixtures
@@ -92,11 +92,7 @@ def test_a_full_disk_is_said_once(mounted, said):
 def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_path, tmp_path):
     with Cache(public_path) as cache:
         assert call(cache, 1) == (COMPUTED, 0)
-    if os.geteuid() != 0:
-        for directory in [public_path, *public_path.rglob("*/")]:
-            directory.chmod(0o555)
-        for file in public_path.glob(".npcache/*"):
-            file.chmod(0o444)
+    keep_from_nobody(public_path)
 
     def use():
         read, write = os.pipe()
@@ -109,7 +105,7 @@ def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_
         return os.read(read, 65536).decode()
 
     for _ in range(2):
-        [line] = as_another_user(use).splitlines()
+        [line] = as_nobody(use).splitlines()
         assert f"warning: {public_path}: the directory cannot be written" in line
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from driver import COMPUTED, DISK, ERR_DIRECTORY, MEMORY, Cache, Error
 from faults.conftest import public_path
-from faults.test_failures import NOBODY, as_another_user, call
+from faults.test_failures import NOBODY, as_nobody, call
 from test_processes import key_bytes, numbers
 
 __all__ = ["public_path"]  # a fixture
@@ -31,10 +31,6 @@ def path(public_path):
     path.mkdir()
     os.chown(path, NOBODY, NOBODY)
     return path
-
-
-def as_nobody(action):
-    return as_another_user(action)
 
 
 def calls(path, **options):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from conftest import need_tool
 from driver import COMPUTED, DISK, Cache
-from test_processes import Forked, assert_nothing_unknown, key_bytes, numbers
+from test_processes import assert_nothing_unknown, key_bytes, numbers
 
-from .test_failures import NOBODY
+from .test_failures import NOBODY, as_nobody, forked_as_nobody
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -49,17 +49,6 @@ def read(path, until, seed):
     return looks
 
 
-def as_nobody(action):
-    def run():
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        return action()
-
-    return Forked(run)
-
-
 COPIES = [
     ("cp", "-r"),
     ("cp", "-rp"),
@@ -83,11 +72,11 @@ def test_a_cache_copied_over_a_live_one_changes_no_array(public_path, going_on, 
         store(other, KEYS)
         return os.getuid()
 
-    user = as_nobody(prepare).answer()
+    user = as_nobody(prepare)
     assert user == NOBODY or os.geteuid() != 0
     seconds = next(going_on(1, share=0.02))
     until = time.monotonic() + seconds
-    readers = [as_nobody(lambda seed=seed: read(live, until, seed)) for seed in range(4)]
+    readers = [forked_as_nobody(lambda seed=seed: read(live, until, seed)) for seed in range(4)]
 
     def copy():
         copies = 0
@@ -101,7 +90,7 @@ def test_a_cache_copied_over_a_live_one_changes_no_array(public_path, going_on, 
                     path.unlink()
         return copies
 
-    copies = as_nobody(copy).answer()
+    copies = as_nobody(copy)
     looks = sum(reader.answer() for reader in readers)
     assert copies > 0 and looks > 100, (copies, looks)
     count(copies_over_a_live_cache=copies, looks_during_copies=looks)

@@ -59,8 +59,8 @@ def call(cache, key=0, name="numbers"):
     return result.origin, result.stored
 
 
-def as_another_user(action):
-    """The answer of `action`, run in a child process that file permissions hold for."""
+def forked_as_nobody(action):
+    """A child process, which file permissions hold for, that runs `action`."""
 
     def run():
         if os.geteuid() == 0:
@@ -69,7 +69,21 @@ def as_another_user(action):
             os.setuid(NOBODY)
         return action()
 
-    return Forked(run).answer()
+    return Forked(run)
+
+
+def as_nobody(action):
+    """The answer of `action`, run in such a process."""
+    return forked_as_nobody(action).answer()
+
+
+def keep_from_nobody(path):
+    """Makes a cache one that such a process cannot write to."""
+    if os.geteuid() != 0:
+        for directory in [path, *path.rglob("*/")]:
+            directory.chmod(0o555)
+        for file in path.glob(".npcache/*"):
+            file.chmod(0o444)
 
 
 def fill(path):
@@ -240,11 +254,7 @@ def test_a_directory_that_cannot_be_written_is_read(public_path):
     with Cache(public_path) as cache:
         assert call(cache, 1) == call(cache, 8) == (COMPUTED, 0)
     before = sorted(public_path.rglob("*"))
-    if os.geteuid() != 0:
-        for directory in [public_path, *public_path.rglob("*/")]:
-            directory.chmod(0o555)
-        for file in public_path.glob(".npcache/*"):
-            file.chmod(0o444)
+    keep_from_nobody(public_path)
 
     def use():
         with Cache(public_path) as cache:
@@ -254,7 +264,7 @@ def test_a_directory_that_cannot_be_written_is_read(public_path):
             except Error as e:
                 return calls, e.status, str(e)
 
-    calls, status, message = as_another_user(use)
+    calls, status, message = as_nobody(use)
     assert calls == [(DISK, 0), (DISK, 0), (COMPUTED, NOT_WRITABLE), (COMPUTED, NOT_WRITABLE)]
     assert status == driver.ERR_IO and str(public_path) in message
     assert sorted(public_path.rglob("*")) == before
@@ -286,7 +296,7 @@ def test_a_process_that_changed_its_user_stores(public_path):
         with Cache(path) as cache:
             return call(cache, 1), call(cache, 8), call(cache, 1)
 
-    assert as_another_user(use) == ((COMPUTED, 0), (COMPUTED, 0), (DISK, 0))
+    assert as_nobody(use) == ((COMPUTED, 0), (COMPUTED, 0), (DISK, 0))
 
 
 def test_an_entry_that_may_not_be_read_is_not_said_to_be_stored(public_path):
@@ -304,7 +314,7 @@ def test_an_entry_that_may_not_be_read_is_not_said_to_be_stored(public_path):
         with Cache(path) as cache:
             return [call(cache, 1) for _ in range(3)]
 
-    calls = as_another_user(use)
+    calls = as_nobody(use)
     # Either it is replaced, and found from then on, or it is not, and said to be unstored.
     assert calls in ([(COMPUTED, 0), (DISK, 0), (DISK, 0)], [(COMPUTED, NOT_WRITABLE)] * 3, [(COMPUTED, IO)] * 3)
 
@@ -343,10 +353,10 @@ def test_a_directory_that_cannot_be_had_is_named(public_path, tmp_path):
 
     if os.geteuid() != 0:
         public_path.chmod(0o555)
-    assert str(public_path / "new") in as_another_user(refused)
+    assert str(public_path / "new") in as_nobody(refused)
     (public_path / "new").mkdir(mode=0o755) if os.geteuid() == 0 else None
     if os.geteuid() == 0:
-        message = as_another_user(refused)
+        message = as_nobody(refused)
         assert str(public_path / "new") in message and "cannot be written" in message
 
 
