@@ -534,11 +534,12 @@ impl Function {
         }
         let key = Key::new(&self.known.identity, args);
         let state = root.state(&self.cache.inner.options);
-        let removed = state
-            .directory
-            .unlink(&entry_path(&self.known.directory, &key))
-            .map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?;
-        if let Some(len) = removed {
+        let removed = match state.directory.unlink(&entry_path(&self.known.directory, &key)) {
+            // What a link leads to is none of this cache's.
+            Err(Errno::LOOP) => None,
+            other => other.map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?,
+        };
+        if let Some(len) = removed.filter(|len| *len > 0) {
             state.tally().remove(key.as_bytes()[0], len);
         }
         // Other processes remember it as well, and are told only of clears.

@@ -26,7 +26,7 @@ use crate::key::{Identity, Key};
 use crate::map::{Memory, statx_of};
 use crate::policy::Seen;
 use crate::state::State;
-use crate::store::{Directory, entry_path, function_directory, function_name, retry};
+use crate::store::{Directory, entry_name, entry_path, function_directory, function_name, retry};
 
 /// Entries up to this length are read, larger ones mapped, as for a hit.
 const MAP_FROM: u64 = 256 << 10;
@@ -117,17 +117,16 @@ impl Shard {
 
     /// `None` where it is gone by now.
     fn entry(&self, shard: &OwnedFd, key: Key) -> Result<Option<Entry>> {
-        let path = || below(&self.state.directory, &entry_path(&self.function.to_string_lossy(), &key));
+        let path = || below(&self.state.directory, &entry_path(self.function.to_bytes(), &key));
         if key.hex()[..2] != *self.name.to_bytes() {
             let name = [self.function.to_bytes(), self.name.to_bytes(), &key.hex()].join(&b'/');
             let path = self.state.directory.path().join(OsStr::from_bytes(&[&name[..], b".npy"].concat()));
             let reason = "lies in a directory where no call looks for it".to_owned();
             return Err(Error::Damaged { path, reason });
         }
-        let name = [&key.hex()[..], b".npy\0"].concat();
-        let name = CStr::from_bytes_with_nul(&name).expect("digits");
+        let name = entry_name(&key);
         let wanted = StatxFlags::BASIC_STATS;
-        let stat = match retry(|| statx(shard, name, AtFlags::SYMLINK_NOFOLLOW, wanted)) {
+        let stat = match retry(|| statx(shard, &*name, AtFlags::SYMLINK_NOFOLLOW, wanted)) {
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(Error::io("examine", &path(), e)),
             Ok(stat) => stat,
@@ -185,8 +184,7 @@ impl Entry {
     }
 
     fn below_root(&self) -> CString {
-        let name = [self.function.to_bytes(), b"/", &self.key.hex()[..2], b"/", &self.key.hex(), b".npy"];
-        CString::new(name.concat()).expect("no NUL in names")
+        entry_path(self.function.to_bytes(), &self.key)
     }
 
     /// Length of its file.
@@ -251,8 +249,9 @@ impl Entry {
         let removed = self
             .state
             .directory
-            .unlink_below(&self.below_root())
-            .map_err(|e| Error::io("remove", &self.path(), e))?;
+            .unlink(&self.below_root())
+            .map_err(|e| Error::io("remove", &self.path(), e))?
+            .is_some();
         if removed {
             self.state.tally().remove(self.key.as_bytes()[0], self.bytes);
         }
@@ -292,7 +291,7 @@ impl fmt::Debug for Entry {
 }
 
 /// The whole of an open file.
-fn read_or_map(file: &OwnedFd) -> rustix::io::Result<Memory> {
+pub(crate) fn read_or_map(file: &OwnedFd) -> rustix::io::Result<Memory> {
     let stat = statx_of(file.as_fd())?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
         return Err(Errno::NXIO);

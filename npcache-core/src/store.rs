@@ -471,7 +471,7 @@ impl Directory {
 
     /// Removes the temporaries of processes that died. With `all`, those too whose file system cannot tell.
     pub(crate) fn collect_temporaries(&self, all: bool) {
-        let Ok(directory) = self.open_directory(&self.root, TMP) else { return };
+        let Ok(directory) = self.open_below(TMP, OFlags::RDONLY | OFlags::DIRECTORY) else { return };
         for name in entries(&directory) {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let Ok(file) = openat(&directory, &*name, flags, Mode::empty()) else { continue };
@@ -542,27 +542,19 @@ impl Directory {
         Ok(())
     }
 
-    /// Unlinks an entry, if it is there, and tells its length.
-    pub(crate) fn unlink(&self, entry: &CStr) -> rustix::io::Result<Option<u64>> {
-        let len = length_of(&self.root, entry);
-        match unlinkat(&self.root, entry, AtFlags::empty()) {
-            Ok(()) => Ok(len),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Unlinks an entry, reached through no link; `false` where it is gone.
-    pub(crate) fn unlink_below(&self, entry: &CStr) -> rustix::io::Result<bool> {
-        let slash = entry.to_bytes().iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
-        let (parent, name) = entry.to_bytes().split_at(slash);
-        let parent = CString::new(parent).expect("a part of a C string");
-        let unlinked = self
-            .open_below(&parent, OFlags::PATH | OFlags::DIRECTORY)
-            .and_then(|parent| unlinkat(&parent, &name[1..], AtFlags::empty()));
+    /// Unlinks a file in a directory below the root, reached through no link, and tells its length, 0 of what was no
+    /// file; `None` where it is gone.
+    pub(crate) fn unlink(&self, path: &CStr) -> rustix::io::Result<Option<u64>> {
+        let slash = path.to_bytes().iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
+        let parent = CString::new(&path.to_bytes()[..slash]).expect("a part of a C string");
+        let name = &path[slash + 1..];
+        let unlinked = self.open_below(&parent, OFlags::PATH | OFlags::DIRECTORY).and_then(|parent| {
+            let len = length_of(&parent, name);
+            unlinkat(&parent, name, AtFlags::empty()).map(|()| len.unwrap_or(0))
+        });
         match unlinked {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -614,23 +606,20 @@ impl Directory {
         at_most: usize,
         mut visit: impl FnMut(Key, CString),
     ) -> rustix::io::Result<bool> {
-        let name = CString::new(function).expect("a directory's name");
-        let function = match self.open_directory(&self.root, &name) {
+        let shards = match self.shards(&CString::new(function).expect("a directory's name")) {
             Err(Errno::NOENT) => return Ok(true),
             other => other?,
         };
         let mut count = 0;
-        for shard_name in entries(&function).filter(|name| is_hex(name.to_bytes(), 2)) {
-            let Ok(shard) = self.open_directory(&function, &shard_name) else { continue };
-            for entry in entries(&shard).filter(|name| is_entry_name(name)) {
+        for shard in shards {
+            let path = CString::new([function.as_bytes(), b"/", shard.to_bytes()].concat());
+            let Ok((_, keys)) = self.keys(&path.expect("made of names")) else { continue };
+            for key in keys {
                 if count == at_most {
                     return Ok(false);
                 }
                 count += 1;
-                let stem = entry.to_str().ok().and_then(|name| name.strip_suffix(".npy"));
-                let key: Key = stem.and_then(|stem| stem.parse().ok()).expect("an entry's name");
-                let path = [name.to_bytes(), shard_name.to_bytes(), entry.to_bytes()].join(&b'/');
-                visit(key, CString::new(path).expect("made of names"));
+                visit(key, entry_path(function, &key));
             }
         }
         Ok(true)
@@ -686,14 +675,14 @@ impl Directory {
 }
 
 /// An entry's path below the root.
-pub(crate) fn entry_path(function_directory: &str, key: &Key) -> CString {
+pub(crate) fn entry_path(function_directory: impl AsRef<[u8]>, key: &Key) -> CString {
     path_of(b"", function_directory, key)
 }
 
 /// An entry's path, after `prefix`, which holds no NUL: a path's or nothing.
-pub(crate) fn path_of(prefix: &[u8], function_directory: &str, key: &Key) -> CString {
+pub(crate) fn path_of(prefix: &[u8], function_directory: impl AsRef<[u8]>, key: &Key) -> CString {
     let hex = key.hex();
-    let pieces = [prefix, function_directory.as_bytes(), b"/", &hex[..2], b"/", &hex, b".npy\0"];
+    let pieces = [prefix, function_directory.as_ref(), b"/", &hex[..2], b"/", &hex, b".npy\0"];
     CString::from_vec_with_nul(pieces.concat()).expect("no NUL in a directory's name")
 }
 

@@ -235,6 +235,16 @@ fn a_forgotten_call_is_computed_again_and_the_others_are_not() {
 }
 
 #[test]
+fn forgetting_a_call_removes_nothing_behind_a_link() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let outside = numbers(&Cache::open(elsewhere.path()).unwrap(), b"a", 1.0, 4);
+    let cache = Cache::open(directory.path()).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("numbers"), directory.path().join("numbers")).unwrap();
+    cache.function("numbers", "1").unwrap().forget(&Canonical::from_bytes(b"a")).unwrap();
+    assert!(outside.path().unwrap().exists());
+}
+
+#[test]
 fn a_writable_copy_reaches_nobody_else_small_or_mapped() {
     let directory = tempfile::tempdir().unwrap();
     for len in [4_usize, 1 << 17] {
