@@ -1,7 +1,6 @@
 //! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
 
 use std::fmt::Write;
-use std::os::fd::AsFd;
 
 use serde_json::Value as Json;
 
@@ -12,8 +11,7 @@ use crate::entry;
 use crate::error::{Error, Result};
 use crate::holder::host_name;
 use crate::key::{Identity, Key};
-use crate::list::from_hex;
-use crate::map::{Memory, statx_of};
+use crate::list::{from_hex, read_or_map};
 use crate::output::describe_arguments;
 use crate::store::{Directory, entry_path, function_directory, now};
 
@@ -301,9 +299,8 @@ fn read_metadata(
     path: &std::ffi::CStr,
 ) -> Option<Result<Json, &'static str>> {
     let file = directory.open_unnoticed(path).ok()?;
-    let stat = statx_of(file.as_fd()).ok()?;
     let read = || {
-        let memory = Memory::map(file.as_fd(), &stat).map_err(|_| "it cannot be read")?;
+        let memory = read_or_map(&file).map_err(|_| "it cannot be read")?;
         entry::parse(memory.as_slice(), key)?;
         serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
     };

@@ -235,20 +235,25 @@ impl State {
 
     /// The directory's bounds were changed.
     pub(crate) fn reconfigured(&self) {
-        if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+        if let Some(page) = self.writable_page() {
             page.shared().configured.0.fetch_add(1, Ordering::AcqRel);
         }
         self.bounds();
     }
 
+    /// The page, where this process may write to it.
+    fn writable_page(&self) -> Option<&Page> {
+        self.page.as_ref().filter(|page| page.writable)
+    }
+
     /// What is counted of the entries.
     pub(crate) fn tally(&self) -> &Tally {
-        self.page.as_ref().filter(|page| page.writable).map_or(&self.own_tally, |page| &page.shared().tally)
+        self.writable_page().map_or(&self.own_tally, |page| &page.shared().tally)
     }
 
     /// Whether all processes count there.
     pub(crate) fn counts_for_all(&self) -> bool {
-        self.page.as_ref().is_some_and(|page| page.writable)
+        self.writable_page().is_some()
     }
 
     /// Whether new calls may use this State.
@@ -288,7 +293,7 @@ impl State {
                     self.retired.store(true, Ordering::Relaxed);
                     return TryLock::Retired;
                 }
-                if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+                if let Some(page) = self.writable_page() {
                     holder::claim(&page.shared().holders, offset, &self.me);
                 }
                 TryLock::Held(held)
@@ -319,8 +324,8 @@ impl State {
 
     /// Waits until a lock was released since `word` was read, or for `at_most`.
     pub(crate) fn wait(&self, word: u32, at_most: Duration) {
-        match &self.page {
-            Some(page) if page.writable => {
+        match self.writable_page() {
+            Some(page) => {
                 let timeout = futex::Timespec {
                     tv_sec: at_most.as_secs() as i64,
                     tv_nsec: i64::from(at_most.subsec_nanos()),
@@ -328,7 +333,7 @@ impl State {
                 // Woken, changed, timed out or interrupted: the caller looks again in any case.
                 let _ = futex::wait(page.wake_word(), futex::Flags::empty(), word, Some(&timeout));
             }
-            _ => std::thread::sleep(at_most),
+            None => std::thread::sleep(at_most),
         }
     }
 
@@ -371,7 +376,7 @@ impl State {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        if let Some(page) = self.page.as_ref().filter(|page| page.writable) {
+        if let Some(page) = self.writable_page() {
             page.shared().generations[slot.0].fetch_add(1, Ordering::AcqRel);
         }
         let mut count = [0; 8];
@@ -453,7 +458,7 @@ pub(crate) struct HeldLock {
 impl Drop for HeldLock {
     fn drop(&mut self) {
         let Ok(locks) = &self.state.locks else { return };
-        let page = self.state.page.as_ref().filter(|page| page.writable && self.offset >= KEYS_FROM);
+        let page = self.state.writable_page().filter(|_| self.offset >= KEYS_FROM);
         if let Some(page) = page {
             holder::release(&page.shared().holders, self.offset, &self.state.me);
         }
