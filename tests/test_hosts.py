@@ -14,7 +14,6 @@ import sys
 
 import make_vectors
 import numpy as np
-import pytest
 from conftest import BUILT, LIBRARY, ROOT, compile_program, need_tool
 from test_keys import arguments_script, function_script, keys_program, word
 
