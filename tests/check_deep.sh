@@ -25,15 +25,15 @@ need_component() { # COMPONENT TOOLCHAIN
     rustup component add --toolchain "$2" "$1" 2> /dev/null || { echo "rustup cannot add $1 to $2"; exit 1; }
 }
 
-abi_program() { # FOLDER OF THE LIBRARY, FLAGS OF THE COMPILER…
-    local library=$1
-    shift
+c_program() { # PROGRAM, FOLDER OF THE LIBRARY, FLAGS OF THE COMPILER…
+    local program=$2/$1 source=tests/c/$1.c library=$2
+    shift 2
     ln -sf libnpcache.so "$library/libnpcache.so.1"
-    cc -std=c99 -g -O1 "$@" -Iinclude tests/c/abi.c -o "$library/abi" "-L$library" "-Wl,-rpath,$library,--build-id" \
+    cc -std=c99 -g -O1 -Iinclude "$source" -o "$program" "-L$library" "-Wl,-rpath,$library,--build-id" "$@" \
         -lnpcache -lpthread -lm
     rm -rf "$library/run"
     mkdir "$library/run"
-    "$library/abi" "$library/run"
+    "$program" "$library/run"
 }
 
 # Licences, duplicates and sources of what is depended on: deny.toml.
@@ -87,19 +87,34 @@ sanitized() { # SANITIZER, ARGUMENTS OF CARGO…
         cargo "+$nightly" "$@" --quiet --target "$host" --target-dir "$target/$sanitizer"
 }
 
-# The tests of threads in one process, under the thread sanitizer. The standard library is instrumented as well: else what
-# its locks, channels and OnceLock order is not seen, and what they protect is reported. So there is nothing to suppress.
+# The tests of threads in one process, and the C programs, under the thread sanitizer. The standard library is instrumented as
+# well: else what its locks, channels and OnceLock order is not seen, and what they protect is reported. So there is nothing to
+# suppress. The C programs get the runtime that the library was made for, not their compiler's. That a race in the library is
+# seen is tried as well.
 thread() {
+    local built=$target/thread/$host/debug runtime
     need_component rust-src "$nightly"
     sanitized thread test -Zbuild-std --package npcache-core --lib --test memory --test model --test statistics --test bounds
+    sanitized thread build -Zbuild-std --package npcache-ffi
+    runtime=$(rustc "+$nightly" --print sysroot)/lib/rustlib/$host/lib/librustc-nightly_rt.tsan.a
+    for program in abi threads; do
+        c_program "$program" "$built" -fsanitize=thread -nodefaultlibs -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive \
+            -Wl,--export-dynamic -lc -lgcc_s
+    done
+    if "$built/threads" race 2> "$built/race" || ! grep -q "data race.*npcache_core" "$built/race"; then
+        echo "a race in the library was not seen"
+        return 1
+    fi
 }
 
-# The core's tests and the C ABI program, both they and the library under the address sanitizer.
+# The core's tests and the C programs, both they and the library under the address sanitizer.
 address() {
     # Processes of the tests exit with a cache open, which is no leak.
     ASAN_OPTIONS=detect_leaks=0 sanitized address test --package npcache-core --tests
     sanitized address build --package npcache-ffi
-    abi_program "$target/address/$host/debug" -fsanitize=address -fno-omit-frame-pointer
+    for program in abi threads; do
+        c_program "$program" "$target/address/$host/debug" -fsanitize=address -fno-omit-frame-pointer
+    done
 }
 
 # The lines that the Rust tests and the C ABI program run, per file and in total; every line with its count in lines.txt.
@@ -112,7 +127,8 @@ coverage() {
         export RUSTFLAGS="-Cinstrument-coverage" CARGO_TARGET_DIR=$built LLVM_PROFILE_FILE=$built/counts/%p-%m.profraw
         cargo test --quiet --workspace
         cargo build --quiet --workspace
-        abi_program "$built/debug"
+        c_program abi "$built/debug"
+        c_program threads "$built/debug"
         cargo test --workspace --no-run 2>&1 | sed -n "s/.*Executable.*(\(.*\))$/--object=\1/p" > "$built/objects"
     )
     "$tools/llvm-profdata" merge --sparse --failure-mode=all "$built"/counts/*.profraw --output "$built/counts/all"

@@ -58,6 +58,10 @@ def test_the_abi_program_is_clean_under_valgrind(tmp_path):
     run(compile_program(SOURCES / "abi.c", "c99"), tmp_path / "run", before=valgrind())
 
 
+def test_threads_that_share_everything_are_clean_under_valgrind(tmp_path):
+    assert run(compile_program(SOURCES / "threads.c"), tmp_path / "run", before=valgrind()) > 2000
+
+
 def test_the_abi_program_is_clean_under_the_sanitizers(tmp_path):
     program = compile_program(SOURCES / "abi.c", "c99", flags=SANITIZERS, name="abi-sanitized")
     run(program, tmp_path / "run", ASAN_OPTIONS="detect_leaks=1:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
