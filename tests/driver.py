@@ -8,6 +8,7 @@ call waits, and calls wait in slices, between which Python handles signals: Ctrl
 import ast
 import ctypes
 import os
+from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
@@ -66,6 +67,7 @@ for _name, _result, _arguments in [
     ("function_free", None, [c_void_p]),
     ("args_from_bytes", c_int32, [c_char_p, c_size_t, _OUT, _OUT]),
     ("args_free", None, [c_void_p]),
+    ("forget", c_int32, [c_void_p, c_void_p, _OUT]),
     ("begin", c_int32, [c_void_p, c_void_p, c_int64, _OUT, _OUT, _OUT]),
     ("end", c_int32, [c_void_p, _OUT, _OUT]),
     ("output_alloc", c_void_p, [c_void_p, c_char_p, c_int32, c_int32, _SHAPE, c_uint32]),
@@ -159,17 +161,28 @@ class Cache:
 
     def begin(self, name, version, args=b"", wait_ms=-1, **options):
         """A Result, or the Output to fill, or None where another caller computes and the wait is over."""
-        function, arguments, hit, todo = c_void_p(), c_void_p(), c_void_p(), c_void_p()
+        hit, todo = c_void_p(), c_void_p()
+        with self._asked(name, version, args, options) as asked:
+            check(library.npcache_begin, *asked, wait_ms, byref(hit), byref(todo))
+        return Result(hit) if hit else Output(todo) if todo else None
+
+    def forget(self, name, version, args=b""):
+        with self._asked(name, version, args, {}) as asked:
+            check(library.npcache_forget, *asked)
+
+    @contextmanager
+    def _asked(self, name, version, args, options):
+        """A function and its arguments."""
+        function, arguments = c_void_p(), c_void_p()
         try:
             check(library.npcache_function_new, self._cache, name.encode(), _encoded(version), byref(function))
             for option, value in options.items():
                 check(library.npcache_function_set, function, option.encode(), value.encode())
             check(library.npcache_args_from_bytes, args, len(args), byref(arguments))
-            check(library.npcache_begin, function, arguments, wait_ms, byref(hit), byref(todo))
+            yield function, arguments
         finally:
             library.npcache_args_free(arguments)
             library.npcache_function_free(function)
-        return Result(hit) if hit else Output(todo) if todo else None
 
     def clear(self, flags=0):
         check(library.npcache_clear, self._cache, flags)

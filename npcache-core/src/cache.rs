@@ -342,32 +342,17 @@ impl Cache {
         }
         let slot = function.map_or(Slot::ALL, Slot::of);
         let function = function.map(|name| CString::new(name).expect("a directory's name"));
-        let raise = || {
-            state
-                .raise_generation(slot, self.inner.options.lock_timeout)
-                .map_err(|e| Error::io("lock .npcache/lock to clear", root.directory.path(), e))
-        };
-        let sweep = || match &function {
-            None => state.directory.sweep(None, None),
+        root.remove_entries(state, &self.inner.options, slot, || match &function {
+            None => {
+                state.directory.sweep(None, None)?;
+                state.tally().reset();
+                Ok(())
+            }
             Some(function) => {
                 let mut gone = |key_byte, len| state.tally().remove(key_byte, len);
                 state.directory.sweep(Some(function), Some(&mut gone))
             }
-        };
-        if let Err(e) = raise() {
-            // A full disk has no room for the first generation; then room is made first.
-            if !matches!(&e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull) {
-                return Err(e);
-            }
-            sweep()?;
-            raise()?;
-        }
-        sweep()?;
-        if function.is_none() {
-            state.tally().reset();
-        }
-        // What was begun, or read, while the sweep went on is older than the clear too.
-        raise()?;
+        })?;
         if let Some(memory) = &state.memory {
             memory.drop_all_old(|slot| state.generation(slot));
         }
@@ -380,6 +365,32 @@ impl Root {
     fn state(&self, options: &Options) -> &Arc<State> {
         let make = || State::of(self.directory.clone(), options.mode != Mode::ReadOnly, options.memory);
         self.state.get(|state| state.is_current(), make)
+    }
+
+    /// Has `remove` take entries of `slot` away, so that nothing which was begun or read before is found afterwards.
+    fn remove_entries(
+        &self,
+        state: &State,
+        options: &Options,
+        slot: Slot,
+        remove: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        let raise = || {
+            state
+                .raise_generation(slot, options.lock_timeout)
+                .map_err(|e| Error::io("lock .npcache/lock to clear", self.directory.path(), e))
+        };
+        if let Err(e) = raise() {
+            // A full disk has no room for the first generation; then room is made first.
+            if !matches!(&e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull) {
+                return Err(e);
+            }
+            remove()?;
+            raise()?;
+        }
+        remove()?;
+        // What was begun, or read, while they were removed is older than that too.
+        raise()
     }
 }
 
@@ -534,18 +545,18 @@ impl Function {
         }
         let key = Key::new(&self.known.identity, args);
         let state = root.state(&self.cache.inner.options);
-        let removed = match state.directory.unlink(&entry_path(&self.known.directory, &key)) {
-            // What a link leads to is none of this cache's.
-            Err(Errno::LOOP) => None,
-            other => other.map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?,
-        };
-        if let Some(len) = removed.filter(|len| *len > 0) {
-            state.tally().remove(key.as_bytes()[0], len);
-        }
         // Other processes remember it as well, and are told only of clears.
-        state
-            .raise_generation(self.known.slot, self.cache.inner.options.lock_timeout)
-            .map_err(|e| Error::io("lock .npcache/lock to forget a call", root.directory.path(), e))
+        root.remove_entries(state, &self.cache.inner.options, self.known.slot, || {
+            let removed = match state.directory.unlink(&entry_path(&self.known.directory, &key)) {
+                // What a link leads to is none of this cache's.
+                Err(Errno::LOOP) => None,
+                other => other.map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?,
+            };
+            if let Some(len) = removed.filter(|len| *len > 0) {
+                state.tally().remove(key.as_bytes()[0], len);
+            }
+            Ok(())
+        })
     }
 
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,

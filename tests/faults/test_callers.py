@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -243,3 +245,23 @@ def test_a_clear_waits_for_who_is_just_giving_an_entry_its_name(workers, count):
             begun.abandon()
     assert waited > 0, "no clear came at that moment: this test tests nothing"
     count(clears=4)
+
+
+def test_what_was_begun_before_its_call_was_forgotten_is_not_found_after_it(cache_path, tmp_path):
+    """It is stored in the moment between the removal of the entry and the end of forgetting, which strace makes a long one."""
+    forget = "from driver import Cache\nimport sys\nwith Cache(sys.argv[1]) as cache: cache.forget('forgotten', '1')"
+    slow_unlink = [need_tool("strace", "strace"), "-f", "-qq", "-o", tmp_path / "calls", "-e", "trace=unlinkat"]
+    slow_unlink += ["-e", "inject=unlinkat:delay_exit=2000000"]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(driver.__file__)}
+    with Cache(cache_path, mode="refresh") as cache:
+        entry = cache.call("forgotten", "1", b"", lambda: np.arange(3)).path
+        output = cache.begin("forgotten", "1")
+        forgetting = subprocess.Popen([*slow_unlink, sys.executable, "-c", forget, cache_path], env=environment)
+        while entry.exists():
+            time.sleep(0.01)
+        output.write(np.arange(3))
+        output.commit()
+        result = output.end()
+        assert forgetting.poll() is None, "forgotten already: this test tests nothing"
+        assert forgetting.wait(PATIENCE) == 0
+        assert (result.stored, entry.exists()) == (CLEARED, False)
