@@ -3,6 +3,7 @@
 //! nothing crashes; a status says what the out-parameters say; the memory of every result can be read and has the
 //! layout that its view says; and a result of a function that keeps to a law is by that law.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 
@@ -12,8 +13,10 @@ use ::npcache::cache::*;
 use ::npcache::dlpack::npcache_buffer_to_dlpack;
 use ::npcache::error::*;
 use ::npcache::function::*;
+use ::npcache::log::*;
 use ::npcache::options::*;
 use ::npcache::output::*;
+use ::npcache::statistics::*;
 use ::npcache::status::*;
 use arbitrary::{Arbitrary, Unstructured};
 
@@ -21,7 +24,7 @@ use arbitrary::{Arbitrary, Unstructured};
 const LAWFUL: usize = 2;
 const NAMES: [&CStr; 5] = [c"f", c"\xc3\xbc/..", c"g", c"", c"\xff"];
 const VERSIONS: [&CStr; 3] = [c"1", c"", c"\xff"];
-const OPTIONS: [(&CStr, &[&CStr]); 8] = [
+const OPTIONS: [(&CStr, &[&CStr]); 21] = [
     (c"mode", &[c"readwrite", c"readonly", c"refresh", c"off"]),
     (c"flight", &[c"process", c"thread", c"off", c"layout"]),
     (c"layout", &[c"equal", c"strict"]),
@@ -29,8 +32,23 @@ const OPTIONS: [(&CStr, &[&CStr]); 8] = [
     (c"memory_bytes", &[c"0", c"2K", c"1M", c"-1"]),
     (c"min_compute_ms", &[c"0", c"1000", c"1e300"]),
     (c"umask", &[c"process", c"group"]),
+    (c"lock_timeout", &[c"0", c"0.01", c"600"]),
+    (c"log", &[c"none", c"/dev/null"]),
+    (c"audit", &[c"0", c"1", c"0.5", c"2"]),
+    (c"audit_ulps", &[c"0", c"4"]),
+    (c"trust", &[c"any", c"owner"]),
+    (LOWER, &[c"/nowhere"]),
+    (c"promote", &[c"no", c"yes"]),
+    (c"map", &[c"auto", c"always", c"never"]),
+    (c"max_bytes", &[c"none", c"0", c"4096", c"20K"]),
+    (c"max_entries", &[c"none", c"0", c"1", c"3"]),
+    (c"max_age", &[c"none", c"0", c"1d"]),
+    (c"min_free_bytes", &[c"0", c"900T"]),
+    (c"policy", &[c"cost", c"lru", c"none"]),
     (c"nothing", &[c"", c"\xff"]),
 ];
+/// Of an object's options, its value is a path below the root.
+const LOWER: &CStr = c"lower";
 const DESCRS: [&CStr; 8] =
     [c"<f8", c"|u1", c"<U0", c">c16", c"[('a', '<f4'), ('', '|V3')]", c"|O", c"", c"\xff"];
 /// Past the last dtype, and what no number of one is.
@@ -109,6 +127,9 @@ enum Op<'a> {
     BufferWritable(Handle),
     BufferToDlpack(Handle, i8),
     StatusString(i32),
+    Stats(Handle, u8, u8),
+    Configure(Handle, u8, u8),
+    SetLog(u8),
 }
 
 /// Name and version of a lawful function.
@@ -242,6 +263,7 @@ impl Memory<'_> {
 pub fn run(data: &[u8]) {
     let directory = crate::directory();
     let root = directory.path().to_str().expect("a text").to_owned();
+    ROOT.set(root.clone());
     std::fs::write(directory.path().join("file"), "no cache").unwrap();
     let mut world = World {
         input: Unstructured::new(data),
@@ -259,7 +281,9 @@ pub fn run(data: &[u8]) {
     unsafe {
         world.go(usize::MAX);
         world.end();
+        npcache_set_log(None, null_mut());
     }
+    ROOT.take();
 }
 
 /// The function of `npcache_call`: what is done next is done from within it.
@@ -285,6 +309,36 @@ unsafe extern "C-unwind" fn compute(
         // SAFETY: as above.
         128.. => unsafe { npcache_output_commit(raw) },
         _ => 0,
+    }
+}
+
+thread_local! {
+    /// Of the run that this thread is doing; empty where it does none.
+    static ROOT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What [`hear`] is given when it is to use the cache.
+const USE_THE_CACHE: *mut c_void = std::ptr::without_provenance_mut(1);
+
+/// The listener: uses the directory that the message may be about, which hangs where a lock is held.
+unsafe extern "C" fn hear(user_data: *mut c_void, level: i32, message: *const c_char) {
+    assert!((NPCACHE_LOG_INFO..=NPCACHE_LOG_ERROR).contains(&level));
+    // SAFETY: a C string during the call.
+    let message = unsafe { CStr::from_ptr(message) }.to_str().expect("a message is UTF-8");
+    assert!(!message.is_empty() && !message.contains('\n'), "{message}");
+    let root = ROOT.with_borrow(Clone::clone);
+    if user_data.is_null() || root.is_empty() {
+        return;
+    }
+    let path = CString::new(root + "/a").expect("no NUL");
+    let mut cache = null_mut();
+    // SAFETY: the cache is this call's own; NULL where it could not be opened.
+    unsafe {
+        let mut counted: npcache_statistics = std::mem::zeroed();
+        ask!(npcache_new(path.as_ptr(), null(), &mut cache));
+        ask!(npcache_stats(cache, null(), &mut counted, size_of::<npcache_statistics>()));
+        ask!(npcache_clear_function(cache, NAMES[0].as_ptr()));
+        npcache_free(cache);
     }
 }
 
@@ -377,7 +431,9 @@ impl<'a> World<'a> {
                 Op::OptionsSet(options, option, value) => {
                     let (option, values) = OPTIONS[usize::from(option) % OPTIONS.len()];
                     let options = pointer(&self.options, options);
-                    ask!(npcache_options_set(options, option.as_ptr(), text(values, value)));
+                    let path = self.path(value).filter(|_| option == LOWER);
+                    let value = path.as_ref().map_or(text(values, value), |path| path.as_ptr());
+                    ask!(npcache_options_set(options, option.as_ptr(), value));
                 }
                 Op::OptionsFree(options) => {
                     npcache_options_free(take(&mut self.options, options).unwrap_or(null_mut()));
@@ -668,7 +724,32 @@ impl<'a> World<'a> {
                 }
                 Op::StatusString(status) => {
                     assert!(!CStr::from_ptr(npcache_status_string(status)).is_empty());
+                    assert_eq!(::npcache::npcache_abi_version(), 1);
                 }
+                Op::Stats(cache, which, size) => {
+                    let (cache, mut place) = (pointer(&self.caches, cache), [!0u64; 24]);
+                    let size = usize::from(size) % (size_of_val(&place) + 1);
+                    let to = if size == 0 { null_mut() } else { place.as_mut_ptr().cast() };
+                    let status = ask!(npcache_stats(cache, name(which), to, size));
+                    assert!(status < 0 || size > 0);
+                    let bytes = slice(place.as_ptr().cast::<u8>(), size_of_val(&place));
+                    assert!(bytes[size..].iter().all(|byte| *byte == 255), "written past the given size");
+                    let known = size.min(size_of::<npcache_statistics>());
+                    assert!(
+                        bytes[known..size].iter().all(|byte| *byte == 0),
+                        "not cleared to the given size"
+                    );
+                }
+                Op::Configure(cache, option, value) => {
+                    let (option, values) = OPTIONS[usize::from(option) % OPTIONS.len()];
+                    let cache = pointer(&self.caches, cache);
+                    ask!(npcache_configure(cache, option.as_ptr(), text(values, value)));
+                }
+                Op::SetLog(listener) => match listener % 3 {
+                    0 => npcache_set_log(None, null_mut()),
+                    1 => npcache_set_log(Some(hear), null_mut()),
+                    _ => npcache_set_log(Some(hear), USE_THE_CACHE),
+                },
             }
         }
     }

@@ -75,3 +75,18 @@ fn every_sequence_of_arguments_is_encoded_as_the_specification_says() {
 fn every_sequence_of_calls_of_the_c_abi_is_sound() {
     hold("abi", npcache_fuzz::abi::run);
 }
+
+#[test]
+fn every_function_of_the_c_abi_is_called_by_an_operation() {
+    let read = |path| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (header, source) = (read("../include/npcache.h"), read("src/abi.rs"));
+    let code = header.split("/*").map(|part| part.split_once("*/").map_or(part, |(_, code)| code));
+    let code: String = code.collect();
+    let before_parentheses = code.split('(').filter_map(|part| part.split([' ', '*', '\n']).next_back());
+    // But for types, which stand in parentheses.
+    let functions: Vec<_> =
+        before_parentheses.filter(|name| name.starts_with("npcache_") && !name.ends_with(')')).collect();
+    assert!(functions.len() > 60, "{functions:?}");
+    let uncalled: Vec<_> = functions.iter().filter(|name| !source.contains(&format!("{name}("))).collect();
+    assert!(uncalled.is_empty(), "{uncalled:?}");
+}
