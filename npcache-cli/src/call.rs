@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use npcache_core::{Args, Array, ArrayBytes, Canonical};
+use npcache_core::{Args, Array, ArrayBytes, Canonical, from_hex};
 use serde_json::Value as Json;
 
 use crate::terminal::printable;
@@ -49,7 +49,7 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 pub fn canonical(texts: &[String], hex: Option<&str>) -> Result<Canonical, Box<dyn Error>> {
     if let Some(hex) = hex {
-        return Ok(Canonical::from_bytes(&from_hex(hex)?));
+        return Ok(Canonical::from_bytes(&bytes_of(hex)?));
     }
     let mut args = Args::new();
     for text in texts {
@@ -82,7 +82,7 @@ fn add(args: &mut Args, text: &str) -> Result<(), Box<dyn Error>> {
     } else if let Some(path) = text.strip_prefix("file:") {
         args.add_file(Path::new(path))?;
     } else if let Some(hex) = text.strip_prefix("bytes:") {
-        args.add_bytes(&from_hex(hex)?)?;
+        args.add_bytes(&bytes_of(hex)?)?;
     } else if let Some(number) = text.strip_prefix("float:") {
         args.add_float(number.parse()?)?;
     } else if let Some(number) = text.strip_prefix("float32:") {
@@ -153,11 +153,8 @@ fn has_large_integer(json: &str) -> bool {
     })
 }
 
-fn from_hex(text: &str) -> Result<Vec<u8>, Box<dyn Error>> {
-    let wrong = || format!("`{}` is no even number of hexadecimal digits", printable(text));
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0).ok_or_else(wrong)?;
-    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+fn bytes_of(digits: &str) -> Result<Vec<u8>, String> {
+    from_hex(digits).ok_or_else(|| format!("`{}` is no even number of hexadecimal digits", printable(digits)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use npcache_core::{Array, Buffer, Call, Entry, Metadata, Recorded};
+use npcache_core::{Array, Buffer, Call, Entry, Metadata, Recorded, hex};
 use serde_json::{Value as Json, json};
 
 use crate::Outcome;
@@ -43,9 +43,7 @@ impl Show {
                         call.keywords.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
                     json!({ "positional": positional, "keywords": keywords })
                 }),
-                Recorded::Bytes(bytes) => {
-                    json!({ "hex": bytes.iter().map(|b| format!("{b:02x}")).collect::<String>() })
-                }
+                Recorded::Bytes(bytes) => json!({ "hex": hex(bytes) }),
                 Recorded::Length(length) => json!({ "length": length }),
             };
             for i in 0..result.arrays().len() {

@@ -5,6 +5,7 @@
 //! itself: nobody waits for it, and it stores nothing.
 
 use crate::buffer::Buffer;
+use crate::digest::hex;
 use crate::dtype::DType;
 use crate::entry::Array;
 use crate::store::now;
@@ -133,7 +134,7 @@ fn show(dtype: Option<DType>, bytes: &[u8]) -> String {
         Some(DType::Complex128) => {
             format!("({}, {})", show(Some(DType::Float64), real), show(Some(DType::Float64), imaginary))
         }
-        _ => bytes.iter().fold("bytes ".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+        _ => format!("bytes {}", hex(bytes)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::ffi::{CStr, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::digest::hex;
 use crate::error::{Error, Result};
 
 /// The object that holds an address.
@@ -26,7 +27,7 @@ impl Object {
                 object.display()
             )));
         };
-        Ok(id.iter().fold("build-id:".to_owned(), |text, byte| text + &format!("{byte:02x}")))
+        Ok(format!("build-id:{}", hex(id)))
     }
 
     /// Its file's name without directories; empty for the program itself.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::digest::{CHUNK, Content, Digest, byte_length, tree_root};
+use crate::digest::{CHUNK, Content, Digest, byte_length, hex, tree_root};
 use crate::dtype::{DType, Descr};
 use crate::npy::MAX_NDIM;
 
@@ -564,8 +564,7 @@ fn separator(index: usize) -> &'static str {
 }
 
 fn write_root(f: &mut fmt::Formatter<'_>, root: &Digest) -> fmt::Result {
-    root.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-    f.write_str("…")
+    write!(f, "{}…", hex(&root.0[..4]))
 }
 
 /// The value of a binary16.

@@ -7,11 +7,12 @@ use serde_json::Value as Json;
 use crate::args::Canonical;
 use crate::cache::{Cache, Function};
 use crate::cbor::{Call, Value};
+use crate::digest::from_hex;
 use crate::entry;
 use crate::error::{Error, Result};
 use crate::holder::host_name;
 use crate::key::{Identity, Key};
-use crate::list::{from_hex, read_or_map};
+use crate::list::read_or_map;
 use crate::output::describe_arguments;
 use crate::store::{Directory, entry_path, function_directory, now};
 

@@ -39,7 +39,7 @@ pub use args::{Args, ArrayBytes, ArrayDigest, Canonical};
 pub use buffer::{Buffer, Origin};
 pub use cache::{Begun, Cache, Function, Version, Wait};
 pub use cbor::{Call, Value};
-pub use digest::{Content, Digest};
+pub use digest::{Content, Digest, from_hex, hex};
 pub use dtype::{DType, Descr};
 pub use entry::Array;
 pub use error::{Error, Result, Unstored};

@@ -19,6 +19,7 @@ use serde_json::Value as Json;
 use crate::buffer::Buffer;
 use crate::cache::Cache;
 use crate::cbor;
+use crate::digest::{from_hex, hex};
 use crate::entry::{self, Array, Parsed};
 use crate::error::{Error, Result};
 use crate::evict::room;
@@ -402,21 +403,13 @@ impl fmt::Display for Recorded {
             },
             Recorded::Bytes(bytes) if bytes.is_empty() => f.write_str("()"),
             Recorded::Bytes(bytes) => {
-                write!(f, "({} bytes: ", bytes.len())?;
-                bytes.iter().take(16).try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                f.write_str(if bytes.len() > 16 { "…)" } else { ")" })
+                let (shown, more) = bytes.split_at(bytes.len().min(16));
+                let rest = if more.is_empty() { "" } else { "…" };
+                write!(f, "({} bytes: {}{rest})", bytes.len(), hex(shown))
             }
             Recorded::Length(length) => write!(f, "({length} bytes)"),
         }
     }
-}
-
-/// The bytes of hexadecimal digits.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    rest.is_empty().then_some(())?;
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 #[cfg(test)]

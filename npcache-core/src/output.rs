@@ -13,6 +13,7 @@ use crate::bounds::Bounds;
 use crate::buffer::{Buffer, Origin};
 use crate::cache::{Known, remember};
 use crate::cbor;
+use crate::digest::hex;
 use crate::dtype::Descr;
 use crate::entry::{Array, Encoded, MAX_ARRAYS};
 use crate::error::{Error, Result, Unstored};
@@ -477,12 +478,7 @@ pub(crate) fn describe_arguments(args: &Canonical) -> serde_json::Value {
     if described.len() > MAX_ARGUMENTS {
         return serde_json::json!({ "length": bytes.len() });
     }
-    let hex = described.iter().fold(String::with_capacity(2 * described.len()), |mut hex, byte| {
-        use std::fmt::Write;
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    serde_json::json!({ kind: hex })
+    serde_json::json!({ kind: hex(&described) })
 }
 
 fn checked_name(name: &str) -> Result<CString> {

@@ -22,6 +22,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
 
 use crate::bounds::Bounds;
+use crate::digest::hex;
 use crate::error::Unstored;
 use crate::evict::{Tally, Walker};
 use crate::flight::Flights;
@@ -592,8 +593,7 @@ fn set_lock(file: &LockFile, kind: i32, offset: u64) -> rustix::io::Result<bool>
 
 /// The path of the state page of this boot.
 fn page_name(directory: &Directory) -> CString {
-    let boot: String = boot_id().iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = format!(".npcache/{STATE_PREFIX}{boot}-{}", directory.identity().1);
+    let name = format!(".npcache/{STATE_PREFIX}{}-{}", hex(&boot_id()), directory.identity().1);
     CString::new(name).expect("no NUL")
 }
 

@@ -33,6 +33,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Uid, geteuid, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::digest::hex;
 use crate::entry::{FORMAT, Origin, TAIL, time_of_tail};
 use crate::error::{Error, Result, Unstored};
 use crate::key::Key;
@@ -703,10 +704,7 @@ pub(crate) fn function_directory(name: &str) -> String {
     }
     if out.len() > MAX_DIRECTORY_NAME {
         out.truncate(MAX_DIRECTORY_NAME - 33);
-        out.push('%');
-        for byte in &sha2::Sha256::digest(name.as_bytes())[..16] {
-            let _ = write!(out, "{byte:02x}");
-        }
+        let _ = write!(out, "%{}", hex(&sha2::Sha256::digest(name.as_bytes())[..16]));
     }
     out
 }
