@@ -138,6 +138,30 @@ def test_totals_are_what_all_caches_of_a_directory_counted(cache):
     assert cache.totals() == totals
 
 
+def test_totals_have_what_audits_found(cache):
+    computed = iter([1.0, 1.0, 2.0])
+    clock = npcache.Cache(cache.path, audit=1).memoize(lambda: next(computed), version="1", name="clock")
+    clock(), clock()
+    with pytest.warns(npcache.CacheWarning, match="not stored in .*: an audited hit"):
+        clock()
+    totals = cache.totals("clock")
+    assert (totals.audited, totals.differing) == (2, 1)
+
+
+def test_a_text_with_a_nul_is_refused_where_c_would_take_it_for_another(cache):
+    for how in {"version": "1\0a"}, {"version": "1", "name": "f\0a"}, {"depends": {"data": "x\0y"}}:
+        with pytest.raises(ValueError, match="NUL"):
+            cache.memoize(lambda: 1, **how)()
+    for refused in (
+        lambda: npcache.Cache(f"{cache.path}\0a"),
+        lambda: npcache.Cache(cache.path, mode="off\0a"),
+        lambda: cache.configure(policy="lru\0a"),
+        lambda: cache.totals("f\0a"),
+    ):
+        with pytest.raises(ValueError, match="NUL"):
+            refused()
+
+
 def test_stats_and_summary_count_what_happened(cache, reopened):
     f = cache.memoize(lambda x: np.arange(x), name="f", version="")
     for x in (1, 2, 1, 1):

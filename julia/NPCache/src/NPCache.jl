@@ -15,7 +15,7 @@ every later one, in any thread, process, run or language that shares the directo
 
 [`@cached`](@ref) takes the definition of a function and sees when it changes, [`cached`](@ref) wraps a function that
 exists and takes a version, [`produce`](@ref) makes one call and tells the file. `NPCache.clear!`, `NPCache.iscached`,
-`NPCache.explain`, `NPCache.forget!` and `NPCache.seconds` look after what is stored. `docs/julia.md` is the tour.
+`NPCache.explain`, `NPCache.forget!`, `NPCache.seconds` and `NPCache.totals` look after what is stored. `docs/julia.md` is the tour.
 
 What can still be stale: a result is found by the function's name, its definition or version, its arguments, the
 variables that it captures, the scalar globals that its text names, and what `depends` names. The code of other functions

@@ -122,6 +122,50 @@ function configure!(cache::Cache; bounds...)
     return cache
 end
 
+# npcache_statistics.
+const Totals = @NamedTuple begin
+    memory::Int64
+    disk::Int64
+    shared::Int64
+    lower::Int64
+    misses::Int64
+    stored::Int64
+    cheap::Int64
+    unstored::Int64
+    evicted::Int64
+    corrupt::Int64
+    waits::Int64
+    seconds_waited::Float64
+    seconds_spent::Float64
+    seconds_saved::Float64
+    complete::Int64
+    audited::Int64
+    differing::Int64
+end
+
+"""
+    NPCache.totals(cache) -> NamedTuple
+    NPCache.totals(cache, name)
+
+What all processes, in all languages, counted since the cache was made: of all functions, or of the function `name` with
+all its versions. `memory`, `disk`, `shared` and `lower` are hits, `misses` calls that computed, `seconds_saved` what
+computing the hits would have taken; what each field counts is at `npcache_statistics` in npcache.h. Clearing does not
+set it back.
+
+What a process found in memory is in it after some thousand calls of a thread, with the next result that it computes, or
+when it exits.
+"""
+totals(cache::Cache) = totals(cache, nothing)
+totals(cache::Cache, name::AbstractString) = totals(cache, String(name))
+
+function totals(cache::Cache, name::Union{Nothing,String})
+    found, err = Ref{Totals}(), Ref{Handle}(C_NULL)
+    function_name = name === nothing ? Cstring(C_NULL) : Base.unsafe_convert(Cstring, name)
+    GC.@preserve cache name check(@blocking(npcache_stats(handle_of(cache)::Handle, function_name::Cstring,
+        found::Ref{Totals}, sizeof(Totals)::Csize_t, err::Ref{Handle})::Int32), err)
+    return found[]
+end
+
 # Once in the life of a cache for each `what`.
 function warn_once(cache::Cache, what, message)
     lock(cache.lock) do

@@ -208,5 +208,6 @@ const EXPECTED =
 function warn_unstored(call::Call, buffer::Buffer)
     status = @c npcache_buffer_stored(buffer.handle::Handle)::Int32
     status in EXPECTED && return
-    warn_once(call.cache, status, "a result of $(call.name) is not stored in $(call.cache.path): $(status_text(status))")
+    reason = replace(status_text(status), "not stored: " => "")
+    warn_once(call.cache, status, "a result of $(call.name) is not stored in $(call.cache.path): $reason")
 end

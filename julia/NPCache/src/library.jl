@@ -51,6 +51,7 @@ const FUNCTIONS = (
     :npcache_output_note,
     :npcache_output_write,
     :npcache_set_log,
+    :npcache_stats,
     :npcache_status_string,
     :npcache_text_free,
 )

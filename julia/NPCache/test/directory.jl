@@ -34,6 +34,21 @@ end
     @test_throws NPCacheError NPCache.configure!(cache; max_entries=0)
 end
 
+@testset "totals are what all caches of a directory counted" begin
+    cache = fresh()
+    f, g = [cached(n -> (sleep(0.01); ones(n)), cache; name=name, version="1") for name in ("f", "g")]
+    f(3), f(3), f(4), g(3)
+    again = NPCache.open(cache.path)
+    all, of_f = NPCache.totals(again), NPCache.totals(again, "f")
+    @test (all.misses, all.stored, all.memory + all.disk, all.complete) == (3, 3, 1, 1)
+    @test (of_f.misses, of_f.memory + of_f.disk) == (2, 1) && of_f.seconds_spent > 0.01 && of_f.seconds_saved > 0.005
+    @test (of_f.audited, of_f.differing, NPCache.totals(again, "h").misses) == (0, 0, 0)
+    other = cached(n -> zeros(n), NPCache.open(cache.path; audit=1); name="f", version="1")
+    @test_logs (:warn, r"not stored in .*: an audited hit") match_mode=:any other(3)
+    @test (NPCache.totals(cache).audited, NPCache.totals(cache).differing) == (1, 1)
+    @test_throws ArgumentError NPCache.totals(cache, "f\0")
+end
+
 @testset "clear, forget, iscached, seconds, explain" begin
     cache = fresh()
     f, g = [cached(n -> (ran(); sleep(0.01); fill(1.0 * n, 3)), cache; name=name, version="1") for name in ("f", "g")]

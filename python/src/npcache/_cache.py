@@ -52,6 +52,7 @@ from ._library import (
     Error,
     Statistics,
     View,
+    c_string,
     check,
     library,
     status_text,
@@ -127,6 +128,8 @@ class Totals(NamedTuple):
     seconds_spent: float
     seconds_saved: float
     complete: int
+    audited: int
+    differing: int
 
 
 def _duration(seconds: float) -> str:
@@ -186,8 +189,8 @@ class Cache:
         chosen = library.options_new()
         try:
             for name, value in self.options.items():
-                check(library.options_set, chosen, name.encode(), value.encode())
-            directory = None if self.path is None else os.fsencode(self.path)
+                check(library.options_set, chosen, c_string(name.encode()), c_string(value.encode()))
+            directory = None if self.path is None else c_string(os.fsencode(self.path))
             check(library.new, directory, chosen, byref(self._handle))
         finally:
             library.options_free(chosen)
@@ -262,7 +265,7 @@ class Cache:
         The values are those that options take. A cache opened with such an option goes by that instead.
         """
         for name, value in bounds.items():
-            check(library.configure, self._handle, name.encode(), str(value).encode())
+            check(library.configure, self._handle, c_string(name.encode()), c_string(str(value).encode()))
 
     def stats(self) -> Stats:
         """What became of the calls so far, made through this object in this process."""
@@ -275,7 +278,7 @@ class Cache:
         with the next result that it computes, or when it exits.
         """
         found = Statistics()
-        name = None if function is None else function.encode()
+        name = None if function is None else c_string(function.encode())
         check(library.stats, self._handle, name, byref(found), ctypes.sizeof(found))
         return Totals(*(getattr(found, field) for field in Totals._fields))
 
@@ -651,7 +654,7 @@ class CachedFunction(Generic[P, R]):
 
     def clear(self) -> None:
         """Removes the stored results of this function, of all its versions."""
-        check(library.clear_function, self.cache._handle, self.name.encode())
+        check(library.clear_function, self.cache._handle, c_string(self.name.encode()))
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Whether this call is stored, and if not, how the stored calls that come nearest differ from it."""
@@ -694,14 +697,16 @@ class CachedFunction(Generic[P, R]):
 
     def _new_handle(self, version: str, dependencies: tuple[tuple[str, str], ...]) -> _Handle:
         function = c_void_p()
-        check(library.function_new, self.cache._handle, self.name.encode(), version.encode(), byref(function))
+        texts = c_string(self.name.encode()), c_string(version.encode())
+        check(library.function_new, self.cache._handle, *texts, byref(function))
         handle = _Handle(function)
         if self._ignore:
             dependencies += (("ignore", ",".join(sorted(self._ignore))),)
         for name, value in dependencies:
-            check(library.function_add_dependency, function, name.encode(), value.encode("utf-8", "backslashreplace"))
+            texts = c_string(name.encode()), c_string(value.encode("utf-8", "backslashreplace"))
+            check(library.function_add_dependency, function, *texts)
         if self._layout != "equal":
-            check(library.function_set, function, b"layout", self._layout.encode())
+            check(library.function_set, function, b"layout", c_string(self._layout.encode()))
         return handle
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> c_void_p | None:
@@ -768,8 +773,8 @@ class CachedFunction(Generic[P, R]):
         tally[_UNSTORED] += 1
         if status not in _EXPECTED and status not in self.cache._warned:
             self.cache._warned.add(status)
-            reason = f"results are returned, but not stored in {self.cache.path}: {status_text(status)}"
-            self._warn(f"status {status}", reason)
+            reason = status_text(status).removeprefix("not stored: ")
+            self._warn(f"status {status}", f"results are returned, but not stored in {self.cache.path}: {reason}")
 
     def _give_up(self, error: Error) -> None:
         """A fault of the cache does not keep the function from being called; a wrong use of it is raised."""

@@ -82,6 +82,8 @@ class Statistics(ctypes.Structure):
         ("seconds_spent", c_double),
         ("seconds_saved", c_double),
         ("complete", c_uint64),
+        ("audited", c_uint64),
+        ("differing", c_uint64),
     ]
 
 
@@ -222,6 +224,13 @@ def check(function: Any, *arguments: Any) -> None:
     error = c_void_p()
     if function(*arguments, ctypes.byref(error)) < 0:
         raise take_error(error)
+
+
+def c_string(text: bytes) -> bytes:
+    """`text`, of which C sees all. ValueError: it contains a NUL, where a text ends for C, so that two would be one."""
+    if b"\0" in text:
+        raise ValueError(f"the text {text.decode('utf-8', 'replace')!r} contains a NUL character")
+    return text
 
 
 def status_text(status: int) -> str:
