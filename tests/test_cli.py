@@ -154,8 +154,12 @@ def test_stats_count_the_calls_of_all_processes(cache, monkeypatch):
     pair = counts["functions"]["pair"]
     assert (counts["disk"], counts["memory"]) == (1, 2) == (pair["disk"], pair["memory"]) and pair["misses"] == 1
     text = run("-C", cache, "stats")
-    assert "17.6 % of 17 calls" in text and "2 in memory, 1 on disk" in text
+    assert "17.6 % of 17 calls" in text and "2 in memory, 1 on disk" in text and "audits    0 hits" in text
     assert re.search(r"^ +4 +75\.0 % .* pair$", text, re.MULTILINE)
+    with Cache(cache, audit=1) as audited:
+        audited.call("pair", "2", b"\x01\x02", lambda: np.zeros(1))
+    (counts,) = lines("-C", cache, "stats")
+    assert (counts["audited"], counts["differing"]) == (1, 1) and counts["functions"]["solve"]["audited"] == 0
 
 
 def test_watch_tells_what_happens_between_two_looks(cache):
@@ -290,6 +294,13 @@ def test_why_takes_arrays_and_files(tmp_path):
     run("-C", tmp_path / "cache", "why", "f", "npy:notes", cwd=tmp_path, status=2)
 
 
+def test_why_takes_a_tuple_of_pythons(tmp_path):
+    with Cache(tmp_path / "cache") as cache:
+        cache.call("f", "", call({"items": [1, 2.5, "x"], "npcache:type": "tuple"}), lambda: np.zeros(1))
+    run("-C", tmp_path / "cache", "why", "f", 'tuple:[1, 2.5, "x"]')
+    run("-C", tmp_path / "cache", "why", "f", '[1, 2.5, "x"]', status=1)
+
+
 # Verifying and dropping
 
 
@@ -319,6 +330,7 @@ def test_verify_finds_each_kind_of_damage_and_removes_it(cache):
 def test_prune_drops_what_fits_all_that_is_given(cache):
     before = set(keys(cache))
     assert "see `npcache prune --help`" in run("-C", cache, "prune", status=2).stderr
+    assert "see `npcache prune --help`" in run("-C", cache, "prune", "--dry-run", status=2).stderr
     old = keys(cache, "-f", "solve")[:3]
     for key in old:
         os.utime(entry_file(cache, key), (time.time() - 100 * DAY,) * 2)
@@ -335,12 +347,41 @@ def test_prune_keeps_the_newest_and_stops_at_a_size(cache):
         os.utime(entry_file(cache, key), (time.time() - age * DAY,) * 2)
     run("-C", cache, "prune", "--function", "solve", "--keep", 5)
     assert keys(cache, "-f", "solve") == sorted(solve[:5]) and len(keys(cache)) == 7
-    held = sum(entry["bytes"] for entry in lines("-C", cache, "ls"))
-    run("-C", cache, "prune", "--to", held - 1)
-    # The one that was used longest ago.
-    assert keys(cache, "-f", "solve") == sorted(solve[:4])
     run("-C", cache, "prune", "--to", "0")
     assert keys(cache) == []
+
+
+def test_prune_to_a_size_drops_by_the_directorys_policy(tmp_path):
+    """Three of one size: one that took long to compute, but was not used for days, and two that took no time."""
+    cache = tmp_path / "cache"
+    with Cache(cache) as filled:
+        filled.call("slow", "", b"", lambda: time.sleep(0.3) or np.zeros(1))
+        filled.call("quick", "", b"\x01", lambda: np.zeros(1))
+        filled.call("quick", "", b"\x02", lambda: np.zeros(1))
+    (slow,) = keys(cache, "-f", "slow")
+    file = entry_file(cache, slow)
+    os.utime(file, ns=(file.stat().st_atime_ns - 5 * DAY * 10**9, file.stat().st_mtime_ns))
+    # Of three blocks of 4 KiB.
+    assert lines("-C", cache, "prune", "--to", "8K")[-1]["entries"] == 1 and slow in keys(cache)
+    run("-C", cache, "config", "policy", "lru")
+    assert lines("-C", cache, "prune", "--to", "8191", "-n")[0]["key"] == slow
+    run("-C", cache, "prune", "--to", "8191")
+    assert slow not in keys(cache) and len(keys(cache)) == 1
+
+
+def test_prune_by_itself_holds_the_directorys_bounds_at_once(cache):
+    run("-C", cache, "config", "max_entries", "5")
+    assert len(keys(cache)) == 14
+    dropped = lines("-C", cache, "prune")[-1]
+    assert dropped["entries"] >= 9 and len(keys(cache)) == 14 - dropped["entries"]
+
+
+def test_prune_keeps_so_many_of_functions_whose_long_names_begin_alike(tmp_path):
+    with Cache(tmp_path / "cache") as cache:
+        for name in "x" * 300, "x" * 301:
+            for n in range(3):
+                cache.call(name, "", bytes([n]), lambda: np.zeros(1))
+    assert lines("-C", tmp_path / "cache", "prune", "--keep", 2)[-1]["entries"] == 2
 
 
 def test_clear_drops_all_when_it_is_meant(cache):
@@ -431,6 +472,21 @@ def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"not an array")
     assert "no .npy file" in run(*store, tmp_path / "bad.npy", "65", status=2).stderr
     assert "cannot read" in run(*store, tmp_path / "none.npy", "65", status=2).stderr
+    assert "all arguments" in run(*store, tmp_path / "grid.npy", "--hex", "01", "65", status=2).stderr
+
+
+def test_every_command_prints_json_for_a_script(cache, tmp_path):
+    pair, solve = keys(cache, "-f", "pair")[0], keys(cache, "-f", "solve")[0]
+    commands = [
+        ["stats"], ["ls"], ["show", pair], ["why", "solve", "3", "nu=0.5"], ["du"], ["verify"], ["prune", "-f", "none"],
+        ["config"], ["export", solve, tmp_path / "out.npy"], ["import", entry_file(cache, solve)],
+        ["report", "-o", tmp_path / "out.html"], ["watch", "-n", 1, "-i", "1ms"], ["clear", "--yes"],
+    ]  # fmt: skip
+    for command in commands:
+        printed = lines("-C", cache, *command)
+        assert printed and all(isinstance(line, dict) for line in printed), command
+    for command in commands[:1] + [["ls"], ["du"], ["verify"], ["report", "-o", tmp_path / "empty.html"]]:
+        assert len(lines("-C", cache, *command)) == (command != ["ls"]), "of an empty cache"
 
 
 # The rest

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use npcache_core::{Args, Array, ArrayBytes, Canonical, from_hex};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::terminal::printable;
 
@@ -15,6 +15,7 @@ floating-point number; what is no JSON is a text: rk4 is \"rk4\", but 64 as a te
 True, False and None are taken for true, false and null. Besides:
   npy:FILE      the array in an .npy file         file:FILE     the contents of a file
   bytes:HEX     a byte string                     float:inf     also nan; float32:0.1 for single precision
+  tuple:[1, 2]  Python's (1, 2)
 --hex gives the argument bytes of npcache_call as they are.";
 
 /// Which call.
@@ -26,7 +27,7 @@ pub struct CallArguments {
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     args: Vec<String>,
     /// All arguments as ready bytes, in hexadecimal digits
-    #[arg(long, value_name = "HEX", conflicts_with = "args")]
+    #[arg(long, value_name = "HEX")]
     hex: Option<String>,
     /// The function's version; by default those that are stored
     #[arg(long, value_name = "TEXT")]
@@ -49,6 +50,9 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 pub fn canonical(texts: &[String], hex: Option<&str>) -> Result<Canonical, Box<dyn Error>> {
     if let Some(hex) = hex {
+        if !texts.is_empty() {
+            return Err("--hex gives all arguments; there are others beside it".into());
+        }
         return Ok(Canonical::from_bytes(&bytes_of(hex)?));
     }
     let mut args = Args::new();
@@ -87,6 +91,9 @@ fn add(args: &mut Args, text: &str) -> Result<(), Box<dyn Error>> {
         args.add_float(number.parse()?)?;
     } else if let Some(number) = text.strip_prefix("float32:") {
         args.add_float32(number.parse()?)?;
+    } else if let Some(items) = text.strip_prefix("tuple:") {
+        let items = read_json(items)?.filter(Json::is_array).ok_or("tuple: takes a list, as tuple:[1, 2]")?;
+        add_json(args, &json!({ "npcache:type": "tuple", "items": items }))?;
     } else if let Ok(number) = text.parse::<i128>() {
         args.add_bigint(number < 0, &number.unsigned_abs().to_be_bytes())?;
     } else {
@@ -95,20 +102,23 @@ fn add(args: &mut Args, text: &str) -> Result<(), Box<dyn Error>> {
             "False" => args.add_bool(false)?,
             "None" => args.add_null()?,
             _ => {
-                let json = serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned()));
-                // A JSON reader makes a floating-point number of an integer that is too large for it.
-                if !json.is_string() && has_large_integer(text) {
-                    return Err(
-                        "integers beyond 64 bits can be given alone, to 127 bits, but not in a list or map"
-                            .into(),
-                    );
-                }
+                let json = read_json(text)?.unwrap_or_else(|| Json::String(text.to_owned()));
                 add_json(args, &json)?;
                 return Ok(());
             }
         };
     }
     Ok(())
+}
+
+/// `None` where it is no JSON.
+fn read_json(text: &str) -> Result<Option<Json>, &'static str> {
+    let Ok(json) = serde_json::from_str::<Json>(text) else { return Ok(None) };
+    // A JSON reader makes a floating-point number of an integer that is too large for it.
+    if !json.is_string() && has_large_integer(text) {
+        return Err("integers beyond 64 bits can be given alone, to 127 bits, but not in a list or map");
+    }
+    Ok(Some(json))
 }
 
 fn add_json(args: &mut Args, json: &Json) -> npcache_core::Result<()> {
@@ -184,8 +194,8 @@ mod tests {
             "(18446744073709551615, -9223372036854775809)"
         );
         assert_eq!(
-            shown(&["bytes:00ff", "float32:0.1", "float:-inf"]),
-            r#"(b"\x00\xff", float32(0.1), -inf)"#
+            shown(&["bytes:00ff", "float32:0.1", "float:-inf", "tuple:[1, \"x\"]"]),
+            r#"(b"\x00\xff", float32(0.1), -inf, {"items": [1, "x"], "npcache:type": "tuple"})"#
         );
         assert_eq!(shown(&["a=b=c", "http://x?y=z", "größe=1"]), r#"("http://x?y=z", a="b=c", größe=1)"#);
     }
@@ -196,11 +206,15 @@ mod tests {
             shown(&["[18446744073709551615, 1e30, \"99999999999999999999\"]"]).matches('.').count(),
             0
         );
-        for text in ["[18446744073709551616]", "{\"a\\\\\": -9223372036854775809}"] {
+        for text in
+            ["[18446744073709551616]", "tuple:[18446744073709551616]", "{\"a\\\\\": -9223372036854775809}"]
+        {
             assert!(shown(&[text]).contains("beyond 64 bits"), "{}", shown(&[text]));
         }
         assert!(shown(&["1267650600228229401496703205376"]).contains("integer[13 bytes]"));
-        for wrong in ["bytes:0", "bytes:xy", "float:ten", "npy:/nonexistent", "file:/nonexistent"] {
+        for wrong in
+            ["bytes:0", "bytes:xy", "float:ten", "npy:/nonexistent", "file:/nonexistent", "tuple:(1, 2)"]
+        {
             assert!(shown(&[wrong]).starts_with("argument `"), "{}", shown(&[wrong]));
         }
         assert!(shown(&["a=1", "a=2"]).contains("twice"));

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use npcache_core::Cache;
 use serde_json::{Value as Json, json};
 
 use crate::Outcome;
@@ -54,4 +55,9 @@ impl Config {
         }
         Ok(true)
     }
+}
+
+/// Whether the directory keeps any bound.
+pub fn is_bounded(cache: &Cache) -> bool {
+    cache.config().iter().any(|(name, value)| *name != "policy" && !matches!(value.as_str(), "none" | "0"))
 }

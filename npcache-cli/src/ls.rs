@@ -11,7 +11,7 @@ use npcache_core::{Array, Entry, Metadata};
 use serde_json::{Value as Json, json};
 
 use crate::Outcome;
-use crate::select::Selection;
+use crate::select::{Selection, is_gone};
 use crate::session::Session;
 use crate::terminal::{self, DIM, HEAD, NAME, ago, cut, printable};
 
@@ -98,6 +98,7 @@ impl Ls {
             progress.advance(1);
             match entry.and_then(|entry| Ok((order.rank(&entry)?, entry))) {
                 Ok(ranked_entry) => ranked.push(ranked_entry),
+                Err(e) if is_gone(&e) => {}
                 Err(e) => progress.pause(|| session.trouble(&e)),
             }
         }
@@ -127,12 +128,10 @@ impl Lines {
     fn print(&mut self, session: &mut Session, entry: &Entry) -> io::Result<bool> {
         let metadata = match (!self.quick).then(|| entry.metadata()).transpose() {
             Ok(metadata) => metadata,
-            // Dropped by somebody meanwhile.
-            Err(npcache_core::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(false);
-            }
             Err(e) => {
-                session.trouble(&e);
+                if !is_gone(&e) {
+                    session.trouble(&e);
+                }
                 return Ok(false);
             }
         };

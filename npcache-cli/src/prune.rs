@@ -2,31 +2,36 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use npcache_core::Entry;
 use serde_json::json;
 
 use crate::Outcome;
+use crate::config::is_bounded;
 use crate::ls::describe;
 use crate::select::Selection;
 use crate::session::Session;
 use crate::terminal::{NAME, Progress, ago, bytes, count, parse_bytes, printable};
 
-/// Drop the entries that fit all of what is given
+/// Drop the entries that fit all of what is given; or what the directory's bounds do not allow
 ///
-/// What is dropped is computed again when it is asked for. Programs that have it in memory go on using it.
+/// What is dropped is computed again when it is asked for. Programs that have it in memory go on using it. With nothing
+/// given, what is over the bounds that `npcache config` shows goes at once, instead of as other results are stored.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   npcache prune --unused-for 90d                 not asked for in a quarter
   npcache prune -f solve --keep 100              all but the newest hundred of a function
   npcache prune --cheaper-than 10ms --larger-than 1M
-  npcache prune --to 50G --dry-run               what was longest unused, until 50 GiB are left")]
+  npcache prune --to 50G --dry-run               what is least worth keeping, until 50 GiB are left
+  npcache prune                                  what max_bytes and its like do not allow")]
 pub struct Prune {
     /// Of each function, keep the newest so many of those
     #[arg(long, value_name = "COUNT")]
     keep: Option<usize>,
-    /// Of those, drop only until all that is left in the directory takes this much, the longest unused first
+    /// Of those, drop only until all that is left in the directory takes this much, as max_bytes counts it: what is least
+    /// worth keeping first, by the directory's policy
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     to: Option<u64>,
     /// Only say what would go
@@ -38,12 +43,17 @@ pub struct Prune {
 
 impl Prune {
     pub fn run(self, session: &mut Session) -> Outcome {
-        if !self.selection.is_given() && self.keep.is_none() && self.to.is_none() {
-            return Err(
-                "say what is to go, or use `npcache clear` for all of it; see `npcache prune --help`".into(),
-            );
-        }
         let cache = if self.dry_run { session.look()? } else { session.change()? };
+        if !self.selection.is_given() && self.keep.is_none() && self.to.is_none() {
+            if self.dry_run || !is_bounded(&cache) {
+                return Err(
+                    "say what is to go, or use `npcache clear` for all of it; see `npcache prune --help`"
+                        .into(),
+                );
+            }
+            let gone = cache.prune()?;
+            return self.report(session, gone.entries, gone.bytes);
+        }
         let progress = Progress::of_entries("looking");
         let mut going: Vec<Entry> = Vec::new();
         for entry in self.selection.of(&cache) {
@@ -55,21 +65,27 @@ impl Prune {
         }
         if let Some(keep) = self.keep {
             going.sort_by_key(|entry| std::cmp::Reverse(entry.created()));
-            let mut kept: HashMap<String, usize> = HashMap::new();
+            // By directory: long names are cut in what `function` tells.
+            let mut kept: HashMap<Option<PathBuf>, usize> = HashMap::new();
             going.retain(|entry| {
-                let kept = kept.entry(entry.function()).or_default();
+                let kept = kept.entry(entry.path().ancestors().nth(2).map(Path::to_owned)).or_default();
                 *kept += 1;
                 *kept > keep
             });
         }
         if let Some(limit) = self.to {
-            let mut held: u64 = cache.entries(None, "").flatten().map(|entry| entry.bytes()).sum();
-            going.sort_by_key(Entry::used);
-            going.retain(|entry| {
-                let goes = held > limit;
-                held -= if goes { entry.bytes() } else { 0 };
-                goes
-            });
+            let mut held: u64 = cache.entries(None, "").flatten().map(|entry| entry.room()).sum();
+            // What is damaged is worth nothing.
+            let worth = |entry: &Entry| entry.worth().unwrap_or(f64::NEG_INFINITY);
+            let mut ranked: Vec<_> = going.into_iter().map(|entry| (worth(&entry), entry)).collect();
+            ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            let goes = |entry: &Entry| {
+                let is_over = held > limit;
+                // Others drop entries meanwhile, and what they dropped may not have been added up.
+                held = if is_over { held.saturating_sub(entry.room()) } else { held };
+                is_over
+            };
+            going = ranked.into_iter().map(|(_, entry)| entry).filter(goes).collect();
         }
         let (mut entries, mut freed) = (0, 0);
         for entry in &going {
@@ -100,6 +116,10 @@ impl Prune {
             (entries, freed) = (entries + 1, freed + entry.bytes());
         }
         progress.end();
+        self.report(session, entries, freed)
+    }
+
+    fn report(&self, session: &mut Session, entries: u64, freed: u64) -> Outcome {
         if session.json {
             session.print_json(&json!({ "entries": entries, "bytes": freed, "dry_run": self.dry_run }))?;
         } else {

@@ -13,6 +13,8 @@ use npcache_core::{Cache, Entry};
 use serde_json::{Value as Json, json};
 
 use crate::Outcome;
+use crate::config::is_bounded;
+use crate::select::is_gone;
 use crate::session::Session;
 use crate::stats;
 use crate::terminal::{Progress, bytes};
@@ -115,6 +117,7 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
         progress.advance(1);
         let (metadata, entry) = match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
             Ok(read) => read,
+            Err(e) if is_gone(&e) => continue,
             Err(e) => {
                 unreadable += 1;
                 progress.pause(|| session.trouble(&e));
@@ -127,7 +130,7 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
         function.bytes += entry.bytes();
         function.compute_seconds += seconds;
         disk_bytes += entry.disk_bytes();
-        let worth = entry.worth(seconds);
+        let worth = entry.worth().unwrap_or(f64::NEG_INFINITY);
         weighed.push((worth, entry.bytes(), seconds));
         first.offer(worth, &entry, seconds);
         largest.offer(-(entry.bytes() as f64), &entry, seconds);
@@ -192,7 +195,7 @@ fn gather(cache: &Cache, session: &mut Session) -> Result<Json, Box<dyn std::err
         "sample": sampled.iter().map(|key| shown[key].clone()).collect::<Vec<_>>(),
         "drop": {
             "policy": bound("policy"),
-            "bounded": bounds.iter().any(|(name, value)| name.starts_with("max_") && value != "none"),
+            "bounded": is_bounded(cache),
             "first": of(&first).iter().map(|key| shown[key].clone()).collect::<Vec<_>>(),
             "curve": curve(&weighed),
         },

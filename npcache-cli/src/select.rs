@@ -2,9 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use npcache_core::{Cache, Entry, Result};
+use npcache_core::{Cache, Entry, Error, Result};
 
 use crate::terminal::parse_bytes;
+
+/// Whether it is only that an entry is gone, dropped by somebody since it was listed: that is no trouble.
+pub fn is_gone(e: &Error) -> bool {
+    matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
 
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "Which entries")]
@@ -38,11 +43,8 @@ pub struct Selection {
 impl Selection {
     /// Whether anything is asked of an entry.
     pub fn is_given(&self) -> bool {
-        self.function.is_some() || self.is_given_besides_function()
-    }
-
-    pub fn is_given_besides_function(&self) -> bool {
-        self.larger_than.or(self.smaller_than).is_some()
+        self.function.is_some()
+            || self.larger_than.or(self.smaller_than).is_some()
             || self.older_than.or(self.newer_than).or(self.unused_for).is_some()
             || self.cheaper_than.or(self.dearer_than).is_some()
     }
@@ -50,9 +52,10 @@ impl Selection {
     /// The entries, and what could not be read, as they are come upon.
     pub fn of<'a>(&'a self, cache: &Cache) -> impl Iterator<Item = Result<Entry>> + 'a {
         let now = SystemTime::now();
-        cache.entries(self.function.as_deref(), "").filter_map(move |entry| match entry {
-            Ok(entry) => self.covers(&entry, now).map(|yes| yes.then_some(entry)).transpose(),
-            Err(e) => Some(Err(e)),
+        let selected = move |entry: Entry| Ok(self.covers(&entry, now)?.then_some(entry));
+        cache.entries(self.function.as_deref(), "").filter_map(move |entry| match entry.and_then(selected) {
+            Err(e) if is_gone(&e) => None,
+            selected => selected.transpose(),
         })
     }
 
@@ -69,5 +72,30 @@ impl Selection {
         let cost = entry.metadata()?.compute_seconds;
         Ok(self.cheaper_than.is_none_or(|limit| cost < limit.as_secs_f64())
             && self.dearer_than.is_none_or(|limit| cost > limit.as_secs_f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use npcache_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_dropped_after_it_was_listed_is_no_trouble() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path()).unwrap();
+        // Several in each of the 256 shards, of which one is listed at a time.
+        for i in 0..2000_u32 {
+            let result = cache.call("f", "", i.to_le_bytes(), |out| {
+                out.alloc_bytes(None, DType::UInt8.into(), &[1], false).map(drop)
+            });
+            result.unwrap();
+        }
+        let selection = Selection { cheaper_than: Some(Duration::MAX), ..Selection::default() };
+        let mut selected = selection.of(&cache);
+        assert!(selected.next().unwrap().is_ok());
+        cache.clear().unwrap();
+        assert_eq!(selected.filter_map(Result::err).count(), 0);
     }
 }

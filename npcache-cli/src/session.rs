@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// The entry whose key begins so.
-    pub fn find(&self, cache: &Cache, key: &str) -> Result<Entry, Box<dyn Error>> {
+    pub fn find(&mut self, cache: &Cache, key: &str) -> Result<Entry, Box<dyn Error>> {
         // Also as a path: `results/solve/3f/3f2a….npy`.
         let digits = key.rsplit('/').next().unwrap_or_default().trim_end_matches(".npy").to_ascii_lowercase();
         if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -89,7 +89,7 @@ impl Session {
             match entry {
                 Ok(entry) if found.len() < 5 => found.push(entry),
                 Ok(_) => break,
-                Err(e) => eprintln!("npcache: {}", printable(&e.to_string())),
+                Err(e) => self.trouble(&e),
             }
         }
         match found.as_slice() {

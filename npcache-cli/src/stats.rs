@@ -58,6 +58,10 @@ impl Stats {
             format!("{} for other callers, {} in all", count(all.waits), seconds(all.seconds_waited)),
         )?;
         line("dropped", format!("{} to make room, {} damaged", count(all.evicted), count(all.corrupt)))?;
+        line(
+            "audits",
+            format!("{} hits, {} found another result", count(all.audited), count(all.differing)),
+        )?;
         if !all.complete {
             line(
                 "note",
@@ -108,6 +112,8 @@ pub fn describe(of: &Statistics) -> Json {
         "seconds_waited": of.seconds_waited,
         "seconds_spent": of.seconds_spent,
         "seconds_saved": of.seconds_saved,
+        "audited": of.audited,
+        "differing": of.differing,
         "complete": of.complete,
     })
 }

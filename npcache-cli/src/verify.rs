@@ -8,7 +8,7 @@ use npcache_core::{Entry, Error};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::select::Selection;
+use crate::select::{Selection, is_gone};
 use crate::session::Session;
 use crate::terminal::{BAD, GOOD, Progress, bytes, count, printable};
 
@@ -35,12 +35,15 @@ impl Verify {
         let cache = if self.remove { session.change()? } else { session.look()? };
         let mut entries = Vec::new();
         let mut bad = Vec::new();
+        let progress = Progress::of_entries("listing");
         for entry in self.selection.of(&cache) {
+            progress.advance(1);
             match entry {
                 Ok(entry) => entries.push(entry),
                 Err(e) => bad.push((None, e)),
             }
         }
+        progress.end();
         let (total, total_bytes) = (entries.len(), entries.iter().map(Entry::bytes).sum());
         let progress = Progress::of_bytes("verifying", total_bytes);
         let threads = available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS);
@@ -52,13 +55,10 @@ impl Verify {
                         // The lock is not held while an entry is verified.
                         let Some(entry) = todo.lock().expect("nobody panics with it").next() else { break };
                         match entry.verify() {
-                            Ok(()) => {}
-                            // Dropped by somebody meanwhile.
-                            Err(Error::Io { source, .. })
-                                if source.kind() == std::io::ErrorKind::NotFound => {}
-                            Err(e) => {
+                            Err(e) if !is_gone(&e) => {
                                 found.lock().expect("nobody panics with it").push((Some(entry.clone()), e))
                             }
+                            _ => {}
                         }
                         progress.advance(entry.bytes());
                     }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::SystemTime;
 
-use npcache_core::{Cache, Canonical, Entry, Function, Identity, Key};
+use npcache_core::{Cache, Canonical, Function, Identity, Key};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::call::{CallArguments, HOW};
+use crate::select::is_gone;
 use crate::session::Session;
 use crate::terminal::printable;
 
@@ -66,7 +67,7 @@ impl Why {
 fn is_stored(cache: &Cache, identity: &Identity, args: &Canonical) -> bool {
     let key = Key::new(identity, args).to_string();
     let mut entries = cache.entries(Some(identity.name()), &key);
-    entries.any(|entry: npcache_core::Result<Entry>| entry.is_ok_and(|entry| entry.metadata().is_ok()))
+    entries.any(|entry| entry.is_ok_and(|entry| entry.metadata().is_ok()))
 }
 
 /// Versions and dependencies of the function's stored calls, those of the newest first.
@@ -76,7 +77,9 @@ fn known_identities(cache: &Cache, name: &str, session: &mut Session) -> Vec<Ide
         let metadata = match entry.and_then(|entry| entry.metadata()) {
             Ok(metadata) => metadata,
             Err(e) => {
-                session.trouble(&e);
+                if !is_gone(&e) {
+                    session.trouble(&e);
+                }
                 continue;
             }
         };

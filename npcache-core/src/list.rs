@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::evict::room;
 use crate::key::{Identity, Key};
 use crate::map::{Memory, statx_of};
-use crate::policy::Seen;
+use crate::policy::{Seen, seconds_of};
 use crate::state::State;
 use crate::store::{Directory, entry_name, entry_path, function_directory, function_name, retry};
 
@@ -259,14 +259,29 @@ impl Entry {
         Ok(removed)
     }
 
-    /// How much is to be said for keeping it, by the directory's policy, if computing it took so many seconds: what has least goes
-    /// first. Only the order counts.
-    pub fn worth(&self, seconds: f64) -> f64 {
+    /// What it counts for in `max_bytes`: whole blocks of 4 KiB.
+    pub fn room(&self) -> u64 {
+        room(self.bytes)
+    }
+
+    /// How much is to be said for keeping it, by the directory's policy: what has least goes first when there has to be room.
+    /// Only the order counts. Opened only where its file's times were set by a copy.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Entry::metadata`].
+    pub fn worth(&self) -> Result<f64> {
         let nanoseconds = |time: SystemTime| {
             i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
         };
-        let seen = Seen { size: room(self.bytes), seconds, used: nanoseconds(self.used) };
-        self.state.bounds().policy().worth(&seen, nanoseconds(SystemTime::now()))
+        let (created, bounds) = (nanoseconds(self.created), self.state.bounds());
+        let seconds = match seconds_of(created) {
+            Some(seconds) => seconds,
+            None => self.metadata()?.compute_seconds,
+        };
+        let size = if bounds.bounds_entries_alone() { 1 } else { self.room() };
+        let seen = Seen { size, seconds, used: nanoseconds(self.used).max(created) };
+        Ok(bounds.policy().worth(&seen, nanoseconds(SystemTime::now())))
     }
 
     fn open(&self) -> Result<(Memory, Parsed)> {
