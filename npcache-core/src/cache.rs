@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::{CStr, CString, OsStr, c_void};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags};
@@ -41,7 +41,7 @@ use crate::store::{
 /// where copying costs what mapping and its page faults do.
 const MAP_FROM: usize = 256 << 10;
 
-/// The first read of an entry, onto the stack: most small results whole, in one call.
+/// The read of a function's first entry: most small results whole, in one call.
 const FIRST_READ: usize = 8 << 10;
 
 /// A wait that is longer is said, with whom it is for.
@@ -69,13 +69,16 @@ pub(crate) struct Known {
     pub(crate) identity: Arc<Identity>,
     pub(crate) directory: String,
     pub(crate) slot: Slot,
+    /// Bytes to read the next entry into, by the last one's length: results of one function are often of one size. 0 where
+    /// that was mapped.
+    room: AtomicUsize,
 }
 
 impl Known {
     fn new(identity: Identity) -> Arc<Known> {
         let directory = function_directory(identity.name());
         let slot = Slot::of(&directory);
-        Arc::new(Known { identity: Arc::new(identity), directory, slot })
+        Arc::new(Known { identity: Arc::new(identity), directory, slot, room: AtomicUsize::new(FIRST_READ) })
     }
 }
 
@@ -689,7 +692,8 @@ struct Call<'a> {
 #[allow(clippy::large_enum_variant)]
 enum Step {
     Hit(Buffer),
-    Compute(Place, Option<Seat>),
+    /// Boxed, as hits are moved at the same size.
+    Compute(Box<Place>, Option<Seat>),
     Busy,
 }
 
@@ -852,7 +856,7 @@ impl<'a> Call<'a> {
                 bounds: self.options.bounds,
                 epoch: epoch(),
             };
-            return Step::Compute(place, seat);
+            return Step::Compute(Box::new(place), seat);
         }
     }
 
@@ -975,9 +979,8 @@ impl<'a> Call<'a> {
         };
         match self.load(&self.root.directory, state, &file) {
             Ok(loaded) => {
-                let bounds = self.options.bounds.or(state.bounds());
-                if bounds.bound_anything() {
-                    let now = coarse_now();
+                if self.options.bounds != Bounds::default() || state.bounds_hits() {
+                    let (bounds, now) = (self.options.bounds.or(state.bounds()), coarse_now());
                     if now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age() {
                         return Found::Old;
                     }
@@ -1043,29 +1046,31 @@ impl<'a> Call<'a> {
         if !directory.trusts_file(file)? {
             return Err(Fault::Entry("it may be another user's making, which trust=owner excludes"));
         }
-        let mut first = [MaybeUninit::<u8>::uninit(); FIRST_READ];
-        let start = loop {
-            match rustix::io::read(file, &mut first[..]) {
-                Ok((start, _)) => break &*start,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        };
         let out_of_memory = |_| Errno::NOMEM;
         let mut why = "it is no file, or was cut off while it was read";
-        if start.len() < FIRST_READ {
-            // A short read is the end of a file, but for some file systems and an interruption.
-            let memory = Memory::copy_of(start).map_err(out_of_memory)?;
-            match self.check(memory) {
-                Err(Fault::Entry(damage)) => why = damage,
-                found => return found,
+        let (mut read, room) = (0, self.function.known.room.load(Ordering::Relaxed));
+        if room > 0 {
+            let mut memory = Memory::read(file.as_fd(), room)?;
+            read = memory.as_slice().len();
+            if read < room {
+                // A short read is the end of a file, but for some file systems and an interruption.
+                if room - read > read / 4 {
+                    memory = Memory::copy_of(memory.as_slice()).map_err(out_of_memory)?;
+                    self.expect(read);
+                }
+                match self.check(memory) {
+                    Err(Fault::Entry(damage)) => why = damage,
+                    found => return found,
+                }
             }
         }
         let stat = statx_of(file.as_fd())?;
         let len = usize::try_from(stat.stx_size).unwrap_or(0);
-        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile || len <= start.len() {
+        let was_whole = read < room && len <= read;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile || was_whole {
             return Err(Fault::Entry(why));
         }
+        self.expect(len);
         if len < MAP_FROM || !directory.maps {
             if len >= MAP_FROM {
                 // Of a large file that is no entry, no more is read than its end.
@@ -1075,11 +1080,9 @@ impl<'a> Call<'a> {
                 entry::check_tail(&tail, stat.stx_size, &self.key).map_err(Fault::Entry)?;
             }
             let mut memory = Memory::zeroed(len).map_err(out_of_memory)?;
-            let (head, rest) = memory.as_mut_slice().split_at_mut(start.len());
-            head.copy_from_slice(start);
-            let mut filled = 0;
-            while filled < rest.len() {
-                match retry(|| rustix::io::read(file, &mut rest[filled..]))? {
+            let (place, mut filled) = (memory.as_mut_slice(), 0);
+            while filled < len {
+                match retry(|| rustix::io::pread(file, &mut place[filled..], filled as u64))? {
                     0 => return Err(Fault::Entry(why)),
                     n => filled += n,
                 }
@@ -1111,6 +1114,12 @@ impl<'a> Call<'a> {
             state.verified.lock().insert(once);
         }
         Ok(Loaded { parsed, memory })
+    }
+
+    /// Has the function's next entry read at once, if it is not much longer than this one, or mapped without having been read.
+    fn expect(&self, len: usize) {
+        let room = if len < MAP_FROM { len + len / 8 } else { 0 };
+        self.function.known.room.store(room, Ordering::Relaxed);
     }
 
     /// Checks an entry that was read, data and all.

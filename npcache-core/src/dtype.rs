@@ -93,6 +93,27 @@ impl DType {
         }
     }
 
+    /// The type with this descr. Every hit asks: a match is a few comparisons of numbers.
+    fn from_descr(descr: &str) -> Option<DType> {
+        Some(match descr.as_bytes() {
+            b"|b1" => DType::Bool,
+            b"|i1" => DType::Int8,
+            b"<i2" => DType::Int16,
+            b"<i4" => DType::Int32,
+            b"<i8" => DType::Int64,
+            b"|u1" => DType::UInt8,
+            b"<u2" => DType::UInt16,
+            b"<u4" => DType::UInt32,
+            b"<u8" => DType::UInt64,
+            b"<f2" => DType::Float16,
+            b"<f4" => DType::Float32,
+            b"<f8" => DType::Float64,
+            b"<c8" => DType::Complex64,
+            b"<c16" => DType::Complex128,
+            _ => return None,
+        })
+    }
+
     /// Bytes an element.
     pub fn itemsize(self) -> usize {
         match self {
@@ -161,9 +182,7 @@ impl std::str::FromStr for Descr {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Descr> {
-        if let Some(dtype) =
-            DType::ALL.into_iter().find(|dtype| dtype.c_descr().to_bytes() == text.as_bytes())
-        {
+        if let Some(dtype) = DType::from_descr(text) {
             return Ok(dtype.into());
         }
         let refuse = |why: String| Error::Dtype(format!("dtype `{}`: {why}", text.escape_debug()));
@@ -180,8 +199,8 @@ impl std::str::FromStr for Descr {
         if text.trim_start().starts_with('[') && !parser.rest.trim().is_empty() {
             return Err(refuse(format!("`{}` follows its end", parser.rest.escape_debug())));
         }
+        let dtype = DType::from_descr(&parser.canonical);
         let text = CString::new(parser.canonical).map_err(|_| refuse("it contains a NUL byte".into()))?;
-        let dtype = DType::ALL.into_iter().find(|dtype| dtype.c_descr() == &*text);
         Ok(Descr { text: text.into(), itemsize, dtype })
     }
 }

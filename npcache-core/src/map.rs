@@ -6,7 +6,7 @@
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::CStr;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, statx};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
+use crate::store::retry;
 
 /// Data starts on a multiple of this, in memory and in files: a cache line, and the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
@@ -91,6 +92,19 @@ impl Memory {
         let memory = Memory::allocated(bytes.len(), |layout| unsafe { alloc(layout) })?;
         // SAFETY: room for all of them, just made.
         unsafe { memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(memory)
+    }
+
+    /// What one read of an open file gives, at most `room` bytes, which are few.
+    pub(crate) fn read(file: BorrowedFd<'_>, room: usize) -> rustix::io::Result<Memory> {
+        let out_of_memory = |_| rustix::io::Errno::NOMEM;
+        // SAFETY: the layout's size is not zero, with room for alignment.
+        let mut memory = Memory::allocated(room, |layout| unsafe { alloc(layout) }).map_err(out_of_memory)?;
+        // SAFETY: `room` bytes that nobody else has, which may be uninitialised.
+        let place =
+            unsafe { std::slice::from_raw_parts_mut(memory.start.as_ptr().cast::<MaybeUninit<u8>>(), room) };
+        // Initialised are only those that were read.
+        memory.len = retry(|| Ok(rustix::io::read(file, &mut *place)?.0.len()))?;
         Ok(memory)
     }
 

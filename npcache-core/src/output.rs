@@ -41,7 +41,8 @@ const MAX_ARGUMENTS: usize = 4096;
 /// Made by [`Function::begin`](crate::Function::begin), ended by [`Output::end`]. Dropping it instead, also by a
 /// panic, gives the work to the next caller that waits for it. It can be handed to another thread.
 pub struct Output {
-    task: Task,
+    /// Boxed: hits pass the same way, and would be copied at its size.
+    task: Box<Task>,
     arrays: Vec<Array>,
     blocks: Vec<Memory>,
     notes: Vec<(String, String)>,
@@ -61,7 +62,7 @@ pub(crate) struct Task {
     pub(crate) key: Key,
     pub(crate) args: Canonical,
     /// Where to store it, or why it will not be.
-    pub(crate) place: Result<Place, Unstored>,
+    pub(crate) place: Result<Box<Place>, Unstored>,
     /// The flight that this caller leads, if it shares its work.
     pub(crate) seat: Option<Seat>,
     /// Where to count it, if the cache has a directory.
@@ -105,7 +106,7 @@ impl Place {
 impl Output {
     pub(crate) fn new(task: Task) -> Output {
         Output {
-            task,
+            task: Box::new(task),
             arrays: Vec::new(),
             blocks: Vec::new(),
             notes: Vec::new(),
@@ -339,8 +340,8 @@ impl Output {
         }
         let took = self.took.unwrap_or_else(|| self.started.elapsed());
         let stored = self.publish(took);
-        let Output { task: Task { known, key, args, seat, place, tally, audited }, arrays, blocks, .. } =
-            self;
+        let Output { task, arrays, blocks, .. } = self;
+        let Task { known, key, args, seat, place, tally, audited } = *task;
         if let Some(Tally { state, row }) = tally {
             let kind = match stored {
                 Ok(()) => Count::Stored,

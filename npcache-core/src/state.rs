@@ -218,15 +218,28 @@ impl State {
     /// The directory's own bounds. Read again when a process of this machine has changed them; with every call, where no
     /// page tells.
     pub(crate) fn bounds(&self) -> Bounds {
-        let version = self.page.as_ref().map(|page| page.shared().configured.0.load(Ordering::Acquire));
+        let version = self.bounds_version();
         let mut bounds = lock(&self.configured.bounds);
         if version != Some(self.configured.version.load(Ordering::Relaxed)) {
             *bounds = Bounds::read(&self.directory);
             self.configured.max_age.store(bounds.max_age(), Ordering::Relaxed);
             self.configured.marks_use.store(bounds.marks_use(), Ordering::Relaxed);
-            self.configured.version.store(version.unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.configured.version.store(version.unwrap_or(u64::MAX), Ordering::Release);
         }
         *bounds
+    }
+
+    /// How often they were changed in this boot, where a page tells.
+    fn bounds_version(&self) -> Option<u64> {
+        self.page.as_ref().map(|page| page.shared().configured.0.load(Ordering::Acquire))
+    }
+
+    /// Whether the directory's own bounds, as they are now, concern hits. Takes no lock but where they were changed.
+    pub(crate) fn bounds_hits(&self) -> bool {
+        if self.bounds_version() != Some(self.configured.version.load(Ordering::Acquire)) {
+            self.bounds();
+        }
+        self.known_bounds() != (i64::MAX, false)
     }
 
     /// Of the bounds that were last read, those that a hit in memory has to know: the age, and whether use is marked.

@@ -682,9 +682,14 @@ pub(crate) fn entry_path(function_directory: impl AsRef<[u8]>, key: &Key) -> CSt
 
 /// An entry's path, after `prefix`, which holds no NUL: a path's or nothing.
 pub(crate) fn path_of(prefix: &[u8], function_directory: impl AsRef<[u8]>, key: &Key) -> CString {
-    let hex = key.hex();
-    let pieces = [prefix, function_directory.as_ref(), b"/", &hex[..2], b"/", &hex, b".npy\0"];
-    CString::from_vec_with_nul(pieces.concat()).expect("no NUL in a directory's name")
+    let (function, hex) = (function_directory.as_ref(), key.hex());
+    let mut path = Vec::with_capacity(prefix.len() + function.len() + 4 + hex.len() + 5);
+    path.extend_from_slice(prefix);
+    path.extend_from_slice(function);
+    path.extend_from_slice(&[b'/', hex[0], hex[1], b'/']);
+    path.extend_from_slice(&hex);
+    path.extend_from_slice(b".npy\0");
+    CString::from_vec_with_nul(path).expect("no NUL in a directory's name")
 }
 
 /// The directory of a function: its name, with every byte that is no letter, digit, `_`, `-` or `.` as `%` and two

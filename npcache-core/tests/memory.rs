@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ndarray::Array1;
-use npcache_core::{Args, Buffer, Cache, Canonical, Error, Options, Origin, Unstored};
+use npcache_core::{Args, Buffer, Cache, Canonical, Error, Function, Options, Origin, Unstored};
 
 /// A result of `len` doubles, all `n`.
 fn numbers(cache: &Cache, args: &[u8], n: f64, len: usize) -> Buffer {
@@ -205,6 +205,36 @@ fn without_memory_every_hit_is_from_disk() {
     let cache = Options::new().memory_bytes(0).open(directory.path()).unwrap();
     let origins = [(); 3].map(|()| numbers(&cache, b"a", 1.0, 4).origin());
     assert_eq!(origins, [Origin::Computed, Origin::Disk, Origin::Disk]);
+}
+
+/// The length of an entry decides how the function's next one is read, which may be longer, shorter, or just as long as
+/// what is read of it.
+#[test]
+fn an_entry_is_found_whatever_the_length_of_the_one_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Options::new().memory_bytes(0).open(directory.path()).unwrap();
+    let call = |function: &Function, len: usize, note: usize| {
+        let args = Canonical::from_bytes(&[len, note].map(usize::to_le_bytes).concat());
+        let result = function.call(&args, |out| {
+            out.note("of some length", &"x".repeat(note))?;
+            out.write(&Array1::from_elem(len, len as u64))
+        });
+        let result = result.unwrap();
+        assert_eq!(result.view::<u64>(0).unwrap(), Array1::from_elem(len, len as u64).into_dyn());
+        result.origin()
+    };
+    // A note makes an entry longer by the byte; the last two are read, and mapped.
+    let results = || (0..400).map(|note| (16, note)).chain([(10_000, 0), (40_000, 0)]);
+    for (len, note) in results() {
+        assert_eq!(call(&cache.function("squares", "1").unwrap(), len, note), Origin::Computed);
+    }
+    for (len, note) in results() {
+        // A function that was not asked for last has read nothing yet.
+        cache.function("another", "1").unwrap();
+        let function = cache.function("squares", "1").unwrap();
+        let origins = [(16, 0), (len, note), (16, 0)].map(|(len, note)| call(&function, len, note));
+        assert_eq!(origins, [Origin::Disk; 3], "{len} numbers and {note} bytes");
+    }
 }
 
 #[test]
