@@ -62,6 +62,7 @@ for _name, _result, _arguments in [
     ("call", c_int32, [c_void_p, c_char_p, c_char_p, c_char_p, c_size_t, Function, c_void_p, _OUT, _OUT]),
     ("clear", c_int32, [c_void_p, c_uint32, _OUT]),
     ("clear_function", c_int32, [c_void_p, c_char_p, _OUT]),
+    ("configure", c_int32, [c_void_p, c_char_p, c_char_p, _OUT]),
     ("function_new", c_int32, [c_void_p, c_char_p, c_char_p, _OUT, _OUT]),
     ("function_set", c_int32, [c_void_p, c_char_p, c_char_p, _OUT]),
     ("function_free", None, [c_void_p]),
@@ -183,6 +184,9 @@ class Cache:
         finally:
             library.npcache_args_free(arguments)
             library.npcache_function_free(function)
+
+    def configure(self, name, value):
+        check(library.npcache_configure, self._cache, name.encode(), value.encode())
 
     def clear(self, flags=0):
         check(library.npcache_clear, self._cache, flags)

@@ -119,10 +119,10 @@ def workers(worker_program, cache_path):
 
 
 @contextmanager
-def python(code, *arguments):
+def python(code, *arguments, before=()):
     """Another process that runs `code`, with `driver`'s names, and the arguments in sys.argv."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from driver import *\nimport sys, time\n" + code, *map(str, arguments)],
+        [*before, sys.executable, "-c", "from driver import *\nimport sys, time\n" + code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         preexec_fn=let_ctrl_c_through,
@@ -134,8 +134,8 @@ def python(code, *arguments):
         process.communicate()
 
 
-def run_python(code, *arguments):
-    with python(code, *arguments) as process:
+def run_python(code, *arguments, before=()):
+    with python(code, *arguments, before=before) as process:
         out, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         return out.decode()
@@ -150,7 +150,8 @@ class Forked:
         if self.pid:
             os.close(into)
             return
-        signal.alarm(PATIENCE)
+        # In a soak an action goes on for some of the time that it was given.
+        signal.alarm(PATIENCE + int(float(os.environ.get("FAULT_SECONDS", 0))))
         try:
             try:
                 answer = (action(), None)

@@ -151,7 +151,10 @@ impl Bounds {
         let others = old.lines().filter(|line| line.split('=').next().is_none_or(|n| n.trim() != name));
         let mut text: String = others.map(|line| format!("{line}\n")).collect();
         text.push_str(&format!("{name}={}\n", value.trim()));
-        directory.replace_small(CONFIG_FILE, &text).map_err(|why| Error::Directory {
+        let replaced = directory.replace_small(CONFIG_FILE, &text);
+        // Closing would do, but for a child of `fork` that has a copy.
+        let _ = flock(&admin, FlockOperation::Unlock);
+        replaced.map_err(|why| Error::Directory {
             path: directory.path().to_owned(),
             reason: format!("cannot keep the option {name}: {why}"),
         })

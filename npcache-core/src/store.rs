@@ -449,17 +449,13 @@ impl Directory {
     /// left by a process that died.
     fn named_temporary(&self) -> Result<Temporary<'_>, Refused> {
         for _ in 0..4 {
-            let name = temporary_name();
+            let (tmp, name) = (self.open_parent(TMP)?, temporary_name());
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = match retry(|| openat(&self.root, &name, flags, ENTRY_MODE)) {
-                Err(Errno::NOENT) => {
-                    self.make_directories(TMP)?;
-                    continue;
-                }
-                Err(Errno::EXIST) => continue,
+            let file = match retry(|| openat(&tmp, &name, flags, ENTRY_MODE)) {
+                Err(Errno::NOENT | Errno::EXIST) => continue,
                 other => other?,
             };
-            let temporary = Temporary { file, name: Some(name), directory: self };
+            let temporary = Temporary { file, name: Some((tmp, name)), directory: self };
             // A file system without locks leaves temporaries to be collected by `clear` alone.
             let _ = flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
             // The collector may have been there between the two calls.
@@ -839,20 +835,19 @@ fn entries(directory: &OwnedFd) -> impl Iterator<Item = CString> + use<> {
 /// A file that is being written.
 struct Temporary<'d> {
     file: OwnedFd,
-    /// Its name below the root, while it has a temporary one.
-    name: Option<CString>,
+    /// The directory of temporaries and its name there, while it has one.
+    name: Option<(OwnedFd, CString)>,
     directory: &'d Directory,
 }
 
 impl Temporary<'_> {
     /// Gives the file `name` in the directory `to`, unless that is taken.
     fn link(&mut self, to: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
-        let root = &self.directory.root;
-        if let Some(temporary) = &self.name {
-            let renamed = match renameat_with(root, temporary, to, name, RenameFlags::NOREPLACE) {
+        if let Some((tmp, temporary)) = &self.name {
+            let renamed = match renameat_with(tmp, temporary, to, name, RenameFlags::NOREPLACE) {
                 // Not on this file system: a second name, and `drop` removes the first.
                 Err(Errno::INVAL | Errno::NOSYS) => {
-                    return linkat(root, temporary, to, name, AtFlags::empty());
+                    return linkat(tmp, temporary, to, name, AtFlags::empty());
                 }
                 other => other,
             };
@@ -875,21 +870,20 @@ impl Temporary<'_> {
 
     /// Gives the file `name` in the directory `to`, taking it from whatever has it.
     fn rename_over(&mut self, to: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
-        let root = &self.directory.root;
         if self.name.is_none() {
             // Locked, so that nobody takes it for a dead process's.
             let _ = flock(&self.file, FlockOperation::NonBlockingLockExclusive);
-            let temporary = temporary_name();
-            let in_tmp = self.directory.open_parent(TMP).map_err(|_| Errno::IO)?;
-            self.link(&in_tmp, &temporary.as_c_str()[TMP.count_bytes() + 1..])?;
-            self.name = Some(temporary);
+            let (tmp, temporary) =
+                (self.directory.open_parent(TMP).map_err(|_| Errno::IO)?, temporary_name());
+            self.link(&tmp, &temporary)?;
+            self.name = Some((tmp, temporary));
         }
-        let temporary = self.name.as_ref().expect("set above");
-        let renamed = match renameat(root, temporary, to, name) {
+        let (tmp, temporary) = self.name.as_ref().expect("set above");
+        let renamed = match renameat(tmp, temporary, to, name) {
             // A directory stands there. An empty one can go; nothing of npcache's makes one with anything in it.
             Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
                 unlinkat(to, name, AtFlags::REMOVEDIR)?;
-                renameat(root, temporary, to, name)
+                renameat(tmp, temporary, to, name)
             }
             other => other,
         };
@@ -902,19 +896,19 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            let _ = unlinkat(&self.directory.root, name, AtFlags::empty());
+        if let Some((tmp, name)) = &self.name {
+            let _ = unlinkat(tmp, name, AtFlags::empty());
         }
     }
 }
 
-/// A name in `.npcache/tmp` that no other process and no other call uses.
+/// A name for `.npcache/tmp` that no other process and no other call uses.
 fn temporary_name() -> CString {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = now();
     let pid = std::process::id();
-    CString::new(format!("{}/{pid}-{now}-{count}", TMP.to_str().expect("ASCII"))).expect("no NUL")
+    CString::new(format!("{pid}-{now}-{count}")).expect("no NUL")
 }
 
 /// Whether publishing gave the file its name.

@@ -2,8 +2,7 @@
 
 import ctypes
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 
@@ -21,6 +20,8 @@ from test_processes import (
     in_thread,
     key_bytes,
     numbers,
+    python,
+    run_python,
     worker_program,
     workers,
 )
@@ -142,6 +143,33 @@ def test_a_function_that_forks_gives_both_processes_the_result_and_stores_it_onc
     assert_nothing_unknown(cache_path)
 
 
+def test_a_child_that_was_forked_while_a_bound_was_set_keeps_nobody_from_setting_one(cache_path):
+    """Who sets one replaces a file, which strace makes a long moment."""
+    code = """
+import glob, os, signal, threading
+cache = Cache(sys.argv[1])
+setting = threading.Thread(target=cache.configure, args=("max_entries", "7"))
+setting.start()
+while not glob.glob(sys.argv[1] + "/.npcache/tmp/*"):
+    time.sleep(0.01)
+child = os.fork()
+if not child:
+    signal.pause()
+assert setting.is_alive(), "set already: this test tests nothing"
+setting.join()
+print(child, flush=True)
+"""
+    slow_rename = [need_tool("strace", "strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat"]
+    slow_rename += ["-e", "inject=renameat:delay_enter=1000000"]
+    with python(code, cache_path, before=slow_rename) as setting:
+        child = int(setting.stdout.readline())
+        try:
+            run_python("with Cache(sys.argv[1]) as cache: cache.configure('max_entries', '8')", cache_path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+    assert "max_entries=8\n" in (cache_path / ".npcache" / "config").read_text()
+
+
 def test_a_function_that_never_returns_keeps_others_for_lock_timeout_and_no_longer(cache_path):
     never, began = threading.Event(), threading.Event()
 
@@ -247,21 +275,20 @@ def test_a_clear_waits_for_who_is_just_giving_an_entry_its_name(workers, count):
     count(clears=4)
 
 
-def test_what_was_begun_before_its_call_was_forgotten_is_not_found_after_it(cache_path, tmp_path):
+def test_what_was_begun_before_its_call_was_forgotten_is_not_found_after_it(cache_path):
     """It is stored in the moment between the removal of the entry and the end of forgetting, which strace makes a long one."""
-    forget = "from driver import Cache\nimport sys\nwith Cache(sys.argv[1]) as cache: cache.forget('forgotten', '1')"
-    slow_unlink = [need_tool("strace", "strace"), "-f", "-qq", "-o", tmp_path / "calls", "-e", "trace=unlinkat"]
+    slow_unlink = [need_tool("strace", "strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=unlinkat"]
     slow_unlink += ["-e", "inject=unlinkat:delay_exit=2000000"]
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(driver.__file__)}
+    forget = "with Cache(sys.argv[1]) as cache: cache.forget('forgotten', '1')"
     with Cache(cache_path, mode="refresh") as cache:
         entry = cache.call("forgotten", "1", b"", lambda: np.arange(3)).path
         output = cache.begin("forgotten", "1")
-        forgetting = subprocess.Popen([*slow_unlink, sys.executable, "-c", forget, cache_path], env=environment)
-        while entry.exists():
-            time.sleep(0.01)
-        output.write(np.arange(3))
-        output.commit()
-        result = output.end()
-        assert forgetting.poll() is None, "forgotten already: this test tests nothing"
-        assert forgetting.wait(PATIENCE) == 0
+        with python(forget, cache_path, before=slow_unlink) as forgetting:
+            while entry.exists():
+                time.sleep(0.01)
+            output.write(np.arange(3))
+            output.commit()
+            result = output.end()
+            assert forgetting.poll() is None, "forgotten already: this test tests nothing"
+            assert forgetting.wait(PATIENCE) == 0
         assert (result.stored, entry.exists()) == (CLEARED, False)

@@ -414,6 +414,22 @@ def test_a_part_removed_while_open_is_made_again(cache_path, what):
         output.abandon()
 
 
+def test_a_state_page_that_was_cut_off_is_not_mapped(cache_path):
+    with Cache(cache_path) as cache:
+        assert call(cache, 1) == (COMPUTED, 0)
+    (page,) = cache_path.glob(".npcache/state-*")
+    os.truncate(page, 0)
+
+    def read():
+        with Cache(cache_path, mode="readonly") as cache:
+            return call(cache, 1)
+
+    assert Forked(read).answer() == (DISK, 0)
+    with Cache(cache_path) as cache:
+        assert call(cache, 1) == (DISK, 0)
+    assert page.stat().st_size > 0
+
+
 def test_without_descriptors_results_come_back(cache_path):
     def use():
         with Cache(cache_path) as cache:
@@ -498,6 +514,20 @@ def test_without_unnamed_files_named_ones_are_used_and_none_is_left(without_tmpf
         assert output.end().stored == CLEARED
     assert_nothing_unknown(path)
     assert not list(path.glob("numbers/??/*"))
+
+
+@pytest.mark.parametrize("linked", [".npcache", ".npcache/tmp"])
+def test_without_unnamed_files_named_ones_are_made_behind_no_link(without_tmpfile, tmp_path, linked):
+    path, outside = without_tmpfile / "cache", tmp_path / "outside"
+    outside.mkdir()
+    with Cache(path) as cache:
+        assert call(cache, 1) == (COMPUTED, 0)
+    shutil.rmtree(path / linked)
+    (path / linked).symlink_to(outside)
+    untouched = outside.stat().st_mtime_ns
+    with Cache(path) as cache:
+        assert [call(cache, key) for key in (2, 3)] == [(COMPUTED, IO)] * 2
+    assert outside.stat().st_mtime_ns == untouched
 
 
 def test_without_unnamed_files_what_a_kill_leaves_is_collected(without_tmpfile, worker_program):
