@@ -73,6 +73,9 @@ const WAIT_PAUSE: Duration = Duration::from_secs(10);
 /// stopped in the middle keeps nobody for longer than this.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often letting go of a lock is tried: 1 ms after the first failure, then 2, up to a second in all.
+const UNLOCKS: u32 = 10;
+
 /// A State that could not open its files for want of space or descriptors is replaced after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -573,7 +576,13 @@ impl Locks {
             *count -= 1;
             if *count == 0 {
                 held.remove(&offset);
-                let _ = set_lock(&self.file, libc::F_UNLCK, offset);
+                // It takes the kernel memory. A lock that stays keeps others waiting until this process ends.
+                for pause in (0..UNLOCKS).map(|i| Duration::from_millis(1 << i)) {
+                    if let Ok(true) = set_lock(&self.file, libc::F_UNLCK, offset) {
+                        break;
+                    }
+                    std::thread::sleep(pause);
+                }
             }
         }
     }

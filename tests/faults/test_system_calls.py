@@ -125,6 +125,9 @@ def test_each_system_call_may_fail_with_each_error(program, template, tmp_path, 
     counts = trace(program, tmp_path / "traced", tmp_path / "log")
     assert set(counts) >= NEEDED, f"not called: {NEEDED - set(counts)}"
     faults = [(place, error) for place in places(counts, chance) for error in ERRORS]
+    # What a lock is let go of by may fail as well, for want of memory.
+    _, opened, end = counts["fcntl"]
+    faults += [(("fcntl", n, False, True), "ENOLCK") for n in range(opened + 1, end + 1)]
     chance.shuffle(faults)
     with ThreadPoolExecutor(2 * os.cpu_count()) as pool:
         results = [pool.submit(fail, program, template, tmp_path / str(i), *fault) for i, fault in enumerate(faults)]
