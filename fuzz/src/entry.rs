@@ -131,7 +131,12 @@ fn judge(bytes: &[u8], hit: &Buffer, key: &Key) {
         assert!(array.shape().iter().map(|n| *n as u64).eq(header.shape().iter().copied()));
         assert_eq!(array.is_fortran_order(), header.order() == npyz::Order::Fortran);
         if let npyz::DType::Plain(descr) = header.dtype() {
-            assert_eq!(array.descr().as_str(), descr.to_string());
+            let (ours, mut theirs) = (array.descr().as_str(), descr.to_string());
+            if ours.starts_with('|') {
+                // What has no byte order may be written with one.
+                theirs.replace_range(..1, "|");
+            }
+            assert_eq!(ours, theirs);
         }
         let elements: i64 = array.shape().iter().product();
         assert_eq!(elements as u64 * array.descr().itemsize() as u64, array.nbytes() as u64);
