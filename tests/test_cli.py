@@ -450,6 +450,10 @@ def test_import_takes_entries_of_another_cache(cache, tmp_path):
     assert done.stdout.count("stored") == 12 and len(keys(other)) == 12
     assert run("-C", other, "import", *copies[2:]).count("is here already") == 12
     assert "12 entries" in run("-C", other, "verify")
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.npy"
+    shutil.copyfile(copies[2], odd)
+    done = subprocess.run([NPCACHE, "-C", other, "import", odd], capture_output=True)
+    assert done.returncode == 0 and b"is here already" in done.stdout
     with Cache(other) as found:
         hits = [found.begin("solve", "1", call(n, nu=0.5), 0) for n in range(12)]
     assert sum(hasattr(hit, "arrays") and hit.array.shape == (n + 1, 3) for n, hit in enumerate(hits)) >= 10

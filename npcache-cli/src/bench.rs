@@ -8,13 +8,13 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use npcache_core::{Cache, Canonical, DType, Mode, Options};
+use npcache_core::{Canonical, DType, Function, Mode, Options};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode as Permissions, OFlags, flock, linkat, openat};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::session::Session;
-use crate::terminal::{DIM, HEAD, bytes, seconds};
+use crate::terminal::{DIM, HEAD, Progress, bytes, seconds};
 
 /// A small result, and a large one: what a page of parameters and a picture of them come to.
 const SMALL: usize = 1 << 10;
@@ -46,17 +46,19 @@ impl Bench {
         let place = tempfile::Builder::new().prefix("npcache-bench-").tempdir_in(&self.directory);
         let place = place.map_err(|e| format!("cannot measure in {}: {e}", self.directory.display()))?;
         let options = Options::new().mode(Mode::ReadWrite).memory_bytes(0);
-        let cache = options.open_as_set(place.path().join("cache"))?;
+        let function = options.open_as_set(place.path().join("cache"))?.function("bench", "")?;
         let remembering = Options::new().mode(Mode::ReadWrite).memory_bytes(1 << 30);
-        let remembering = remembering.open_as_set(place.path().join("remembering"))?;
+        let remembering = remembering.open_as_set(place.path().join("remembering"))?.function("bench", "")?;
         let files = place.path().join("files");
         std::fs::create_dir(&files)?;
         let few = self.rounds.min(9) as usize;
         let rounds = self.rounds as usize;
+        let progress = Progress::of_rounds("measuring");
         let mut lines = Vec::new();
 
         let lock = File::create(files.join("lock"))?;
         let [locked] = medians(
+            &progress,
             rounds,
             [&mut |_| {
                 flock(&lock, FlockOperation::LockExclusive)?;
@@ -69,8 +71,9 @@ impl Bench {
             let data = vec![7u8; size];
             let text = bytes(size as u64);
             let [made, missed] = medians(
+                &progress,
                 rounds,
-                [&mut |i| make(&files, &format!("{size}-{i}"), &data), &mut |i| call(&cache, i, &data)],
+                [&mut |i| make(&files, &format!("{size}-{i}"), &data), &mut |i| call(&function, i, &data)],
             )?;
             lines.push(Line {
                 what: format!("a miss: write {text}, give it a name"),
@@ -78,8 +81,9 @@ impl Bench {
                 npcache: Some(missed),
             });
             let [read, hit] = medians(
+                &progress,
                 rounds,
-                [&mut |i| read(&files.join(format!("{size}-{i}")), size), &mut |i| call(&cache, i, &data)],
+                [&mut |i| read(&files.join(format!("{size}-{i}")), size), &mut |i| call(&function, i, &data)],
             )?;
             // What is large is mapped, not read.
             let what = if size == SMALL {
@@ -97,6 +101,7 @@ impl Bench {
         // Many at a time: one is shorter than looking at the clock takes.
         const MANY: u32 = 1000;
         let [copied, remembered] = medians(
+            &progress,
             rounds.min(100),
             [
                 &mut |_| {
@@ -112,6 +117,7 @@ impl Bench {
             npcache: Some(remembered / f64::from(MANY)),
         });
 
+        progress.end();
         if session.json {
             let all = lines
                 .iter()
@@ -140,9 +146,14 @@ impl Bench {
 type Step<'a> = &'a mut dyn FnMut(usize) -> Result<(), Box<dyn Error>>;
 
 /// The median times of the steps, which take turns.
-fn medians<const N: usize>(rounds: usize, mut steps: [Step<'_>; N]) -> Result<[f64; N], Box<dyn Error>> {
+fn medians<const N: usize>(
+    progress: &Progress,
+    rounds: usize,
+    mut steps: [Step<'_>; N],
+) -> Result<[f64; N], Box<dyn Error>> {
     let mut times = [const { Vec::new() }; N];
     for i in 0..rounds {
+        progress.advance(1);
         for (step, times) in steps.iter_mut().zip(&mut times) {
             let start = Instant::now();
             step(i)?;
@@ -183,9 +194,9 @@ fn read(path: &std::path::Path, size: usize) -> Result<(), Box<dyn Error>> {
 }
 
 /// A call whose result is `data`, and costs nothing to compute but a copy.
-fn call(cache: &Cache, i: usize, data: &[u8]) -> Result<(), Box<dyn Error>> {
-    let function = cache.function(if data.len() == SMALL { "small" } else { "large" }, "")?;
-    let result = function.call(&Canonical::from_bytes(&i.to_le_bytes()), |out| {
+fn call(function: &Function, i: usize, data: &[u8]) -> Result<(), Box<dyn Error>> {
+    let args = [i, data.len()].map(usize::to_le_bytes);
+    let result = function.call(&Canonical::from_bytes(args.as_flattened()), |out| {
         let place = out.alloc_bytes(None, DType::UInt8.into(), &[data.len() as i64], false)?;
         place.copy_from_slice(data);
         Ok::<(), npcache_core::Error>(())

@@ -1,6 +1,7 @@
 //! `npcache import`: entries from elsewhere, and files as the results of calls.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +31,7 @@ Arguments of the call are written as for `npcache why`.")]
 pub struct Import {
     /// Entry files; with --function the one plain file, and then the call's arguments
     #[arg(required = true, value_name = "FILE", allow_negative_numbers = true)]
-    files: Vec<String>,
+    files: Vec<OsString>,
     /// Store the file as a result of this function
     #[arg(short, long, value_name = "NAME", requires = "of_version")]
     function: Option<String>,
@@ -53,7 +54,10 @@ impl Import {
         let cache = session.change()?;
         if let (Some(name), Some(version)) = (&self.function, &self.of_version) {
             let (file, texts) = self.files.split_first().expect("clap asks for one");
-            let args = canonical(texts, self.hex.as_deref())?;
+            let texts: Option<Vec<String>> =
+                texts.iter().cloned().map(|text| text.into_string().ok()).collect();
+            let args = canonical(&texts.ok_or("the call's arguments are not UTF-8")?, self.hex.as_deref())?;
+            let (path, file) = (Path::new(file), file.to_string_lossy());
             let identity = Identity::new(name, version, self.dependency.clone(), false)?;
             let function = crate::why::function_of(&cache, &identity)?;
             let mut output = match function.begin(&args, Wait::AtMost(Duration::ZERO))? {
@@ -63,21 +67,22 @@ impl Import {
                 }
                 Begun::Busy => return Err("this call is being computed just now".into()),
             };
-            read_into(&mut output, Path::new(file))?;
+            read_into(&mut output, path)?;
             output.set_compute_time(self.took.unwrap_or_default());
-            output.note("imported", file)?;
+            output.note("imported", &file)?;
             output.commit()?;
             let result = output.end()?;
             result.stored().map_err(|why| format!("it could not be stored: {why}"))?;
             let path = result.path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-            report(session, file, &path, true)?;
+            report(session, &file, &path, true)?;
             return Ok(true);
         }
         let mut all = true;
-        for file in &self.files {
-            let bytes = std::fs::read(file).map_err(|e| format!("cannot read {file}: {e}"))?;
+        for path in &self.files {
+            let file = path.to_string_lossy();
+            let bytes = std::fs::read(path).map_err(|e| format!("cannot read {file}: {e}"))?;
             match cache.import(&bytes) {
-                Ok((entry, new)) => report(session, file, &entry.path().to_string_lossy(), new)?,
+                Ok((entry, new)) => report(session, &file, &entry.path().to_string_lossy(), new)?,
                 Err(e) => {
                     session.trouble(&format!("{file}: {e}"));
                     all = false;

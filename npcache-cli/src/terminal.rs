@@ -125,20 +125,25 @@ impl Progress {
     /// Of `total` bytes.
     pub fn of_bytes(what: &'static str, total: u64) -> Progress {
         let template = "{msg} {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        Progress::new(ProgressBar::hidden(), what, template, Some(total))
+        let progress = Progress::new(what, template);
+        progress.bar.set_length(total);
+        progress
     }
 
     /// Of as many entries as there will be.
     pub fn of_entries(what: &'static str) -> Progress {
-        Progress::new(ProgressBar::hidden(), what, "{msg} {human_pos} entries  {per_sec}", None)
+        Progress::new(what, "{msg} {human_pos} entries  {per_sec}")
     }
 
-    fn new(bar: ProgressBar, what: &'static str, template: &str, total: Option<u64>) -> Progress {
+    /// Of rounds that take from nanoseconds to seconds.
+    pub fn of_rounds(what: &'static str) -> Progress {
+        Progress::new(what, "{msg}, round {human_pos}")
+    }
+
+    fn new(what: &'static str, template: &str) -> Progress {
+        let bar = ProgressBar::hidden();
         bar.set_style(ProgressStyle::with_template(template).expect("a constant").progress_chars("━━ "));
         bar.set_message(what);
-        if let Some(total) = total {
-            bar.set_length(total);
-        }
         Progress { bar, since: Instant::now() }
     }
 
