@@ -100,7 +100,7 @@ def test_memoized_functions_do_what_the_header_says_and_are_clean_under_the_sani
     assert run(memoize_program(), tmp_path / "run") > 150
 
 
-def test_a_library_s_lambdas_have_the_library_s_build_id(tmp_path):
+def test_a_library_s_lambdas_have_the_library_s_build_id():
     """Also those of a type that the program has too: each has its own code."""
     library = compile_program(SOURCES / "versions.cpp", "c++17", ["-shared", "-fPIC", "-DLIBRARY"], "libversions.so")
     named = [f"-Wl,-rpath,{library.parent}", "-rdynamic"]

@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_once(mounted, said):
     assert line.startswith(f"warning: {path}: ") and "No space left" in line
 
 
-def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_path, tmp_path):
+def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_path):
     with Cache(public_path) as cache:
         assert call(cache, 1) == (COMPUTED, 0)
     keep_from_nobody(public_path)

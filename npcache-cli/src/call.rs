@@ -78,11 +78,8 @@ fn is_identifier(text: &str) -> bool {
 
 fn add(args: &mut Args, text: &str) -> Result<(), Box<dyn Error>> {
     if let Some(path) = text.strip_prefix("npy:") {
-        let bytes = std::fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
-        let (array, data) = Array::from_npy(&bytes)?;
-        let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
-        let strides: Vec<isize> = array.strides().iter().map(|n| *n as isize).collect();
-        args.add_array_bytes(&ArrayBytes::new(array.descr(), &shape, Some(&strides), data, 0)?)?;
+        let npy = std::fs::read(path).map_err(|e| format!("cannot read {path}: {e}"))?;
+        with_array_of(&npy, |array| args.add_array_bytes(array).map(drop))?;
     } else if let Some(path) = text.strip_prefix("file:") {
         args.add_file(Path::new(path))?;
     } else if let Some(hex) = text.strip_prefix("bytes:") {
@@ -109,6 +106,17 @@ fn add(args: &mut Args, text: &str) -> Result<(), Box<dyn Error>> {
         };
     }
     Ok(())
+}
+
+/// Gives `body` the array of an `.npy` file, given whole.
+pub fn with_array_of(
+    npy: &[u8],
+    body: impl FnOnce(&ArrayBytes<'_>) -> npcache_core::Result<()>,
+) -> npcache_core::Result<()> {
+    let (array, data) = Array::from_npy(npy)?;
+    let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
+    let strides: Vec<isize> = array.strides().iter().map(|n| *n as isize).collect();
+    body(&ArrayBytes::new(array.descr(), &shape, Some(&strides), data, 0)?)
 }
 
 /// `None` where it is no JSON.

@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use npcache_core::{Array, ArrayBytes, Begun, Identity, Output, Wait};
+use npcache_core::{Begun, Identity, Output, Wait};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::call::{canonical, pair};
+use crate::call::{canonical, pair, with_array_of};
 use crate::session::Session;
 use crate::terminal::{GOOD, printable};
 
@@ -105,7 +105,8 @@ fn report(session: &mut Session, file: &str, path: &str, new: bool) -> std::io::
 fn read_into(output: &mut Output, file: &Path) -> Result<(), Box<dyn Error>> {
     let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", file.display());
     if file.extension().is_none_or(|extension| extension != "npz") {
-        return write(output, None, &std::fs::read(file).map_err(|e| failed(&e))?);
+        let npy = std::fs::read(file).map_err(|e| failed(&e))?;
+        return Ok(with_array_of(&npy, |array| output.write_bytes(None, array))?);
     }
     let opened = std::fs::File::open(file).map_err(|e| failed(&e))?;
     let mut archive = zip::ZipArchive::new(opened).map_err(|e| failed(&e))?;
@@ -116,14 +117,8 @@ fn read_into(output: &mut Output, file: &Path) -> Result<(), Box<dyn Error>> {
         member.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
         // numpy's name for what had none.
         let unnamed = name.strip_prefix("arr_").is_some_and(|number| number.parse::<u32>().is_ok());
-        write(output, Some(name.as_str()).filter(|_| !unnamed), &bytes)?;
+        let name = Some(name.as_str()).filter(|_| !unnamed);
+        with_array_of(&bytes, |array| output.write_bytes(name, array))?;
     }
     Ok(())
-}
-
-fn write(output: &mut Output, name: Option<&str>, npy: &[u8]) -> Result<(), Box<dyn Error>> {
-    let (array, data) = Array::from_npy(npy)?;
-    let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
-    let strides: Vec<isize> = array.strides().iter().map(|n| *n as isize).collect();
-    Ok(output.write_bytes(name, &ArrayBytes::new(array.descr(), &shape, Some(&strides), data, 0)?)?)
 }

@@ -20,7 +20,7 @@ const MAX_THREADS: usize = 8;
 /// Lists what is damaged. No call ever gets a damaged entry: it is computed again and replaced. So there is nothing to
 /// repair, and --remove only makes room.
 ///
-/// Exit status 1 if something is damaged or cannot be read.
+/// Exit status 1 if something is damaged or cannot be read, and was not removed.
 #[derive(clap::Args)]
 pub struct Verify {
     /// Remove the entries that are damaged

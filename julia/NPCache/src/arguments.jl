@@ -127,13 +127,7 @@ function add!(to::Arguments, file::File, place)
     status == OK || refuse("$(in_words(place)): the file $(repr(file.path)) cannot be read")
 end
 
-function add!(to::Arguments, @nospecialize(x::Tuple), place)
-    @c npcache_args_begin_list(to.handle::Handle)::Int32
-    for (i, item) in enumerate(x)
-        add!(to, item, Inside(place, i))
-    end
-    @c npcache_args_end(to.handle::Handle)::Int32
-end
+add!(to::Arguments, @nospecialize(x::Tuple), place) = add_list!(to, x, place)
 
 function add!(to::Arguments, @nospecialize(x::AbstractDict), place)
     x isa Dict || mark!(to, place, typeof(x))
@@ -179,7 +173,7 @@ function add!(to::Arguments, x::AbstractArray, place)
     end
 end
 
-function add_list!(to::Arguments, x::Vector, place)
+function add_list!(to::Arguments, @nospecialize(x), place)
     @c npcache_args_begin_list(to.handle::Handle)::Int32
     for (i, item) in enumerate(x)
         add!(to, item, Inside(place, i))
