@@ -12,7 +12,7 @@ use crate::config::is_bounded;
 use crate::ls::describe;
 use crate::select::Selection;
 use crate::session::Session;
-use crate::terminal::{NAME, Progress, ago, bytes, count, parse_bytes, printable};
+use crate::terminal::{NAME, Progress, ago, bytes, count, printable, size};
 
 /// Drop the entries that fit all of what is given; or what the directory's bounds do not allow
 ///
@@ -32,7 +32,7 @@ pub struct Prune {
     keep: Option<usize>,
     /// Of those, drop only until all that is left in the directory takes this much, as max_bytes counts it: what is least
     /// worth keeping first, by the directory's policy
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     to: Option<u64>,
     /// Only say what would go
     #[arg(short = 'n', long)]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use npcache_core::{Cache, Entry, Error, Result};
 
-use crate::terminal::parse_bytes;
+use crate::terminal::size;
 
 /// Whether it is only that an entry is gone, dropped by somebody since it was listed: that is no trouble.
 pub fn is_gone(e: &Error) -> bool {
@@ -18,10 +18,10 @@ pub struct Selection {
     #[arg(short, long, value_name = "NAME")]
     pub function: Option<String>,
     /// Larger than this
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     larger_than: Option<u64>,
     /// Smaller than this
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     smaller_than: Option<u64>,
     /// Stored longer ago than this
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]

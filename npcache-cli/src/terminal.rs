@@ -104,15 +104,9 @@ pub fn width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// A size on the command line: `4096`, `64K`, `1.5G`, also with `B` or `iB`.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let bare = text.strip_suffix("iB").or_else(|| text.strip_suffix('B')).unwrap_or(text).trim_end();
-    let unit = bare.chars().last().and_then(|unit| "KMGT".find(unit.to_ascii_uppercase()));
-    let number = if unit.is_some() { &bare[..bare.len() - 1] } else { bare };
-    let factor = unit.map_or(1.0, |unit| 1024f64.powi(unit as i32 + 1));
-    let bytes = number.trim().parse::<f64>().ok().map(|number| number * factor);
-    let bytes = bytes.filter(|bytes| (0.0..1e18).contains(bytes));
-    bytes.map(|bytes| bytes as u64).ok_or_else(|| "no size, such as 4096, 64M or 1.5G".to_owned())
+/// A size on the command line.
+pub fn size(text: &str) -> Result<u64, &'static str> {
+    npcache_core::parse_bytes(text).ok_or("no size, such as 4096, 64M or 1.5G")
 }
 
 /// How far something is, on standard error if that is a terminal, and if it takes its time.
@@ -174,11 +168,11 @@ mod tests {
             [(0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (1 << 20, "1.00 MiB"), (3 << 29, "1.50 GiB")]
         {
             assert_eq!(bytes(n), shown);
-            assert!(parse_bytes(shown).unwrap().abs_diff(n) <= n / 100);
+            assert!(size(shown).unwrap().abs_diff(n) <= n / 100);
         }
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
         for wrong in ["", "-1", "G", "ten", "NaN", "inf", "1e30"] {
-            parse_bytes(wrong).unwrap_err();
+            size(wrong).unwrap_err();
         }
     }
 

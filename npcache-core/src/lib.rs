@@ -48,7 +48,7 @@ pub use key::{Identity, Key};
 pub use list::{Entry, Metadata, Recorded};
 pub use log::{Level, Listener, Log, set_log};
 pub use npy::MAX_NDIM;
-pub use options::{Map, Mode, Options, Sharing, Trust, Verify};
+pub use options::{Map, Mode, Options, Sharing, Trust, Verify, parse_bytes};
 pub use output::Output;
 pub use policy::Policy;
 pub use statistics::Statistics;

@@ -409,15 +409,20 @@ pub(crate) fn choose<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> R
     })
 }
 
-/// A number of bytes: `1048576`, `64M`, `1.5G`.
+/// A number of bytes as options have it: `1048576`, `64M`, `1.5G`; also as it is shown to people, `1.5 GiB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let bare = text.strip_suffix("iB").or_else(|| text.strip_suffix('B')).unwrap_or(text).trim_end();
+    let unit = bare.chars().last().and_then(|unit| "KMGT".find(unit.to_ascii_uppercase()));
+    let (number, factor) = match unit {
+        Some(unit) => (bare[..bare.len() - 1].trim_end(), 1024_f64.powi(unit as i32 + 1)),
+        None => (bare, 1.0),
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    (0.0..1e18).contains(&bytes).then_some(bytes as u64)
+}
+
 pub(crate) fn bytes(name: &str, value: &str) -> Result<u64> {
-    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
-    let (number, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| value.strip_suffix(unit).map(|number| (number, *shift)))
-        .unwrap_or((value, 0));
-    let bytes = number.parse::<f64>().ok().map(|number| number * f64::from(shift).exp2());
-    bytes.filter(|bytes| (0.0..1e18).contains(bytes)).map(|bytes| bytes as u64).ok_or_else(|| {
+    parse_bytes(value).ok_or_else(|| {
         Error::Argument(format!(
             "{name}=`{}` is no number of bytes, such as 0, 4096, 64M or 1.5G",
             value.escape_debug()
@@ -456,11 +461,13 @@ mod tests {
         assert!(message("audit_ulps", "-1").contains("such as 0 or 4"));
         assert!(message("trust", "me").contains("any, owner"));
         assert!(message("map", "").contains("auto, always, never"));
-        for value in ["", "-1", "G", "1 G", "1e30"] {
+        for value in ["", "-1", "G", "1 X", "1e30"] {
             assert!(message("memory_bytes", value).contains("64M"), "{value}");
         }
-        options.set("memory_bytes", "1.5G").unwrap();
-        assert_eq!(options.memory, 3 << 29);
+        for value in ["1.5G", "1.5 GiB", "1.5GB"] {
+            options.set("memory_bytes", value).unwrap();
+            assert_eq!(options.memory, 3 << 29);
+        }
         options.set("lock_timeout", "0.5").unwrap();
         options.set("verify", "always").unwrap();
         assert_eq!((options.lock_timeout, options.verify), (Duration::from_millis(500), Verify::Always));
