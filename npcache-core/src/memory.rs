@@ -36,9 +36,11 @@ const MANY: usize = 65_536;
 /// At most a bucket for so many bytes of capacity.
 const BYTES_PER_BUCKET: u64 = 16 << 10;
 
-/// Buckets are made so many at a time, a page of them; and at most so many times, whatever the capacity.
+/// Buckets are made so many at a time, a page of them; the places for parts in groups, so that a cache that is opened for
+/// one call does not pay for those of many; and at most so many groups, whatever the capacity.
 const PART: usize = 64;
-const MAX_PARTS: u64 = 1 << 14;
+const GROUP: usize = 128;
+const MAX_GROUPS: u64 = 128;
 
 /// Of the capacity, the share of newcomers, as its authors found best: a tenth.
 const NEW_SHARE: u64 = 10;
@@ -46,12 +48,14 @@ const NEW_SHARE: u64 = 10;
 pub(crate) struct Table {
     capacity: u64,
     /// Room for as many buckets as there may be; made in order.
-    parts: Box<[OnceLock<Box<[Bucket; PART]>>]>,
+    groups: Box<[OnceLock<Box<Group>>]>,
     /// How many buckets are in use: see [`bucket_of`].
     buckets: AtomicUsize,
     /// Locked before any bucket is locked to be written.
     order: Mutex<Order>,
 }
+
+type Group = [OnceLock<Box<[Bucket; PART]>>; GROUP];
 
 /// Alone on its cache line.
 #[derive(Default)]
@@ -119,9 +123,10 @@ pub(crate) enum Arguments<'a> {
 impl Table {
     /// A table of up to `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Table {
-        let parts = (capacity / (BYTES_PER_BUCKET * PART as u64)).clamp(1, MAX_PARTS);
-        let parts = (0..parts).map(|_| OnceLock::new()).collect();
-        Table { capacity, parts, buckets: AtomicUsize::new(1), order: Mutex::default() }
+        let parts = (capacity / (BYTES_PER_BUCKET * PART as u64)).max(1);
+        let groups = parts.div_ceil(GROUP as u64).min(MAX_GROUPS);
+        let groups = (0..groups).map(|_| OnceLock::new()).collect();
+        Table { capacity, groups, buckets: AtomicUsize::new(1), order: Mutex::default() }
     }
 
     /// The result of this call and what it counts as, unless `now`, the generation of a slot, is later than what it was
@@ -264,7 +269,7 @@ impl Table {
 
     /// Makes as many buckets as `calls` are to have, by splitting one after the other. The caller has locked the order.
     fn grow(&self, calls: usize) {
-        let wanted = (BUCKETS_PER_CALL * calls).min(MANY).max(calls).min(PART * self.parts.len());
+        let wanted = (BUCKETS_PER_CALL * calls).min(MANY).max(calls).min(PART * GROUP * self.groups.len());
         for new in self.buckets.load(Ordering::Relaxed)..wanted {
             // What is in the new one was in this one: without the highest bit.
             let mut from = self.nth_bucket(new ^ 1 << new.ilog2()).write();
@@ -283,8 +288,10 @@ impl Table {
     }
 
     fn nth_bucket(&self, i: usize) -> &Bucket {
+        let group =
+            self.groups[i / PART / GROUP].get_or_init(|| Box::new([const { OnceLock::new() }; GROUP]));
         let make = || Box::new(std::array::from_fn(|_| Bucket::default()));
-        &self.parts[i / PART].get_or_init(make)[i % PART]
+        &group[i / PART % GROUP].get_or_init(make)[i % PART]
     }
 }
 

@@ -387,8 +387,12 @@ impl Options {
     /// With what the environment says.
     fn overridden(&self) -> Result<Options> {
         let mut options = self.clone();
+        let mut variable = String::with_capacity(64);
         for name in NAMES {
-            let variable = format!("NPCACHE_{}", name.to_ascii_uppercase());
+            variable.clear();
+            variable.push_str("NPCACHE_");
+            variable.push_str(name);
+            variable.make_ascii_uppercase();
             let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) else { continue };
             let set = options.set(name, &value.to_string_lossy());
             set.map_err(|e| Error::Argument(format!("in the environment variable {variable}: {e}")))?;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{OFlags, fallocate, fstat};
+use rustix::fs::{Mode, OFlags, fallocate, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
@@ -32,7 +32,7 @@ use crate::key::Key;
 use crate::log::{Level, say_once};
 use crate::memory::Table;
 use crate::statistics::{Counters, ROWS, Row};
-use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, STATISTICS_FILE, below_size_limit, retry};
+use crate::store::{Directory, LOCK_FILE, STATE_PREFIX, STATISTICS_FILE, below_size_limit, now, retry};
 
 /// Bytes below are administrative; the byte of a key is this plus a quarter of its first eight bytes, which keeps
 /// it below the largest file offset.
@@ -76,6 +76,9 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often letting go of a lock is tried: 1 ms after the first failure, then 2, up to a second in all.
 const UNLOCKS: u32 = 10;
 
+/// More than lies between two times that a file system tells apart, in nanoseconds.
+const TICK: i64 = 2_000_000_000;
+
 /// A State that could not open its files for want of space or descriptors is replaced after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -105,7 +108,7 @@ pub(crate) struct State {
     /// The directory's own bounds, as far as they were read.
     configured: Configured,
     /// What is counted of the entries, where there is no page to count in.
-    own_tally: Box<Tally>,
+    own_tally: Option<Box<Tally>>,
     pub(crate) walker: Mutex<Walker>,
 }
 
@@ -188,9 +191,10 @@ impl State {
         let page = Page::open(&directory, locks.is_ok());
         if locks.is_ok() {
             directory.collect_temporaries(false);
-            let _ = add_up_earlier_boots(&directory);
+            let _ = add_up_earlier_boots(&directory, page.as_ref());
         }
-        let counters = Counters::new(page.as_ref().is_some_and(|page| page.writable));
+        let counts_for_all = page.as_ref().is_some_and(|page| page.writable);
+        let counters = Counters::new(counts_for_all);
         let failed = matches!(locks, Err(Unstored::DiskFull | Unstored::Io)).then(Instant::now);
         State {
             identity: directory.identity(),
@@ -213,7 +217,7 @@ impl State {
                 max_age: AtomicI64::new(i64::MAX),
                 marks_use: AtomicBool::new(false),
             },
-            own_tally: Box::new(Tally::new()),
+            own_tally: (!counts_for_all).then(|| Box::new(Tally::new())),
             walker: Mutex::new(Walker::new()),
         }
     }
@@ -265,7 +269,10 @@ impl State {
 
     /// What is counted of the entries.
     pub(crate) fn tally(&self) -> &Tally {
-        self.writable_page().map_or(&self.own_tally, |page| &page.shared().tally)
+        match &self.own_tally {
+            Some(own) => own,
+            None => &self.writable_page().expect("else there is one of this process").shared().tally,
+        }
     }
 
     /// Whether all processes count there.
@@ -619,11 +626,22 @@ fn page_name(directory: &Directory) -> CString {
     CString::new(name).expect("no NUL")
 }
 
-/// Adds what is counted in the pages of earlier boots to the file of statistics, and removes them.
-fn add_up_earlier_boots(directory: &Directory) -> Result<(), Unstored> {
+/// Adds what is counted in the pages of earlier boots to the file of statistics, and removes them. That there are none
+/// stands in this boot's page, so that only the first to open a cache, and who comes after a change, looks.
+fn add_up_earlier_boots(directory: &Directory, page: Option<&Page>) -> Result<(), Unstored> {
+    let (changed, unread) = (directory.admin_changed(), AtomicI64::new(0));
+    let without_earlier =
+        page.filter(|page| page.writable).map_or(&unread, |page| &page.shared().without_earlier);
+    if changed != 0 && changed == without_earlier.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let own = page_name(directory);
     let earlier = || directory.state_files().into_iter().filter(|name| *name != own);
     if earlier().next().is_none() {
+        // A change in the same tick of the clock as the last would not be seen.
+        if now().saturating_sub(changed) > TICK {
+            without_earlier.store(changed, Ordering::Relaxed);
+        }
         return Ok(());
     }
     // A description of its own, as in `raise_generation`.
@@ -667,7 +685,11 @@ struct Page {
 #[repr(C, align(64))]
 struct Shared {
     layout: AtomicU32,
-    _rest_of_line: [u32; 15],
+    _unused: u32,
+    /// When the administrative directory had last changed, as [`Directory::admin_changed`], when no page of an earlier boot
+    /// was in it.
+    without_earlier: AtomicI64,
+    _rest_of_line: [u64; 6],
     wake: Line<AtomicU32>,
     generations: [AtomicU64; GENERATIONS],
     /// Counts the changes of the directory's bounds.
@@ -697,7 +719,8 @@ impl Page {
         }
         let page = Page::map(directory, &name, writable)?;
         let layout = &page.shared().layout;
-        if writable {
+        // Stored only once: a store to a page of a file may wait for the disk, also one that changes nothing.
+        if writable && layout.load(Ordering::Acquire) == 0 {
             let _ = layout.compare_exchange(0, PAGE_LAYOUT, Ordering::AcqRel, Ordering::Acquire);
         }
         (layout.load(Ordering::Acquire) == PAGE_LAYOUT).then_some(page)
@@ -709,15 +732,19 @@ impl Page {
         } else {
             directory.open_file(name, OFlags::RDONLY).ok()?
         };
-        if writable {
+        let stat = fstat(&file).ok()?;
+        if writable && (stat.st_size < PAGE_LEN as i64 || stat.st_blocks * 512 < PAGE_LEN as i64) {
             // Blocks first: storing to a mapped hole of a full disk is a SIGBUS.
             let allocate = || fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PAGE_LEN as u64);
             below_size_limit(PAGE_LEN as u64).and_then(|()| retry(allocate)).ok()?;
         }
-        // A file that is shorter, and blocks that the disk cannot give back, would be a SIGBUS too.
-        let mut found = vec![0; PAGE_LEN];
-        if retry(|| rustix::io::pread(&file, &mut found, 0)).ok()? < PAGE_LEN {
-            return None;
+        // A file that is shorter, and blocks that the disk cannot give back, would be a SIGBUS too. By pieces that need no
+        // new memory: that takes a quarter of the time.
+        let mut piece = [0; 8 << 10];
+        for at in (0..PAGE_LEN).step_by(piece.len()) {
+            if retry(|| rustix::io::pread(&file, &mut piece, at as u64)).ok()? < piece.len() {
+                return None;
+            }
         }
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -760,7 +787,16 @@ pub(crate) fn boot_id() -> [u8; 16] {
     if known.iter().all(|half| *half != [0; 8]) {
         return known.concat().try_into().expect("16 bytes");
     }
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut text = [0; 64];
+    let read = || {
+        let file = rustix::fs::open(
+            "/proc/sys/kernel/random/boot_id",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        rustix::io::read(file, &mut text[..])
+    };
+    let text = retry(read).ok().and_then(|n| std::str::from_utf8(&text[..n]).ok()).unwrap_or_default();
     let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
     let id = number.to_be_bytes();
     let (halves, _) = id.as_chunks::<8>();

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -284,11 +284,24 @@ pub(crate) struct Counters {
     epoch: u64,
     /// The rows, where there is no page that can be written.
     own: Option<Box<[Row]>>,
-    /// Hits in memory: a stripe of [`ROWS`] for each thread, by its number, and the first for those that have none. A
-    /// stripe is written by its thread alone, so that takes no locked instruction: 1 ns instead of 8 or more.
-    hits: Box<[Hits]>,
-    /// What of them was added to the page, or to the rows.
-    added: Mutex<Box<[[u64; 2]]>>,
+    /// Hits in memory: a stripe for each thread, by its number, and the first for those that have none; made when a thread
+    /// has its first. A stripe is written by its thread alone, so that takes no locked instruction: 1 ns instead of 8 or more.
+    stripes: Box<[OnceLock<Box<Stripe>>]>,
+    /// Held by who adds them to the page, or to the rows.
+    adding: Mutex<()>,
+}
+
+/// Hits in memory by their row, and what of them was added.
+struct Stripe {
+    hits: [Hits; ROWS],
+    added: [Hits; ROWS],
+}
+
+impl Stripe {
+    fn new() -> Box<Stripe> {
+        let zeros = || std::array::from_fn(|_| Hits::default());
+        Box::new(Stripe { hits: zeros(), added: zeros() })
+    }
 }
 
 /// Hits in memory, and the nanoseconds that they saved.
@@ -301,8 +314,8 @@ impl Counters {
         Counters {
             epoch: epoch(),
             own: (!has_page).then(|| (0..ROWS).map(|_| Row::default()).collect()),
-            hits: (0..stripes * ROWS).map(|_| Hits::default()).collect(),
-            added: Mutex::new(vec![[0; 2]; stripes * ROWS].into()),
+            stripes: (0..stripes).map(|_| OnceLock::new()).collect(),
+            adding: Mutex::default(),
         }
     }
 }
@@ -379,11 +392,11 @@ impl State {
     /// Counts a hit in memory.
     #[inline]
     pub(crate) fn count_memory_hit(&self, worth: Worth) {
-        let hits = &self.counters.hits;
+        let stripes = &self.counters.stripes;
         // None for a thread that is just ending.
         let number = THREAD.try_with(|thread| thread.0).unwrap_or(0);
-        let own = if number * ROWS < hits.len() { number } else { 0 };
-        let Hits([count, ns]) = &hits[own * ROWS + worth.row];
+        let own = if number < stripes.len() { number } else { 0 };
+        let Hits([count, ns]) = &stripes[own].get_or_init(Stripe::new).hits[worth.row];
         let before = if own == 0 {
             ns.fetch_add(worth.ns, Ordering::Relaxed);
             count.fetch_add(1, Ordering::Relaxed)
@@ -402,28 +415,29 @@ impl State {
     /// so now.
     #[cold]
     pub(crate) fn add_memory_hits(&self, row: usize) {
-        if let Ok(mut added) = self.counters.added.try_lock() {
-            self.add_hits(&mut added, row);
+        if let Ok(_adding) = self.counters.adding.try_lock() {
+            self.add_hits(row);
         }
     }
 
     /// The same for all functions.
     pub(crate) fn add_all_memory_hits(&self) {
-        let mut added = lock(&self.counters.added);
-        (0..ROWS).for_each(|row| self.add_hits(&mut added, row));
+        let _adding = lock(&self.counters.adding);
+        (0..ROWS).for_each(|row| self.add_hits(row));
     }
 
-    fn add_hits(&self, added: &mut [[u64; 2]], row: usize) {
+    /// What is to be added of one row; the caller has locked `adding`.
+    fn add_hits(&self, row: usize) {
         if self.counters.epoch != epoch() {
             return;
         }
-        let stripes = self.counters.hits.iter().zip(added).skip(row).step_by(ROWS);
-        for (Hits(hits), added) in stripes {
-            let hits = hits.each_ref().map(|count| count.load(Ordering::Relaxed));
-            for (i, count) in [Count::Memory, Count::SavedNs].into_iter().enumerate() {
-                if hits[i] != added[i] {
-                    self.count(row, count, hits[i].wrapping_sub(added[i]));
-                    added[i] = hits[i];
+        for stripe in self.counters.stripes.iter().filter_map(OnceLock::get) {
+            for (i, kind) in [Count::Memory, Count::SavedNs].into_iter().enumerate() {
+                let (hits, added) = (&stripe.hits[row].0[i], &stripe.added[row].0[i]);
+                let (hits, before) = (hits.load(Ordering::Relaxed), added.load(Ordering::Relaxed));
+                if hits != before {
+                    self.count(row, kind, hits.wrapping_sub(before));
+                    added.store(hits, Ordering::Relaxed);
                 }
             }
         }

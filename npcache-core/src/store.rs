@@ -275,6 +275,15 @@ impl Directory {
         names.map(|name| CString::new([b".npcache/", name.to_bytes()].concat()).expect("no NUL")).collect()
     }
 
+    /// When the administrative directory was last changed, by the system's own account, which nobody can set; in nanoseconds
+    /// since 1970, 0 where that is not known.
+    pub(crate) fn admin_changed(&self) -> i64 {
+        let stat = statat(&self.root, ADMIN, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map_or(0, |stat| {
+            stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec as i64)
+        })
+    }
+
     /// Puts another file in the place of a small administrative one.
     pub(crate) fn replace_small(&self, name: &CStr, text: &str) -> Result<(), Refused> {
         let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);

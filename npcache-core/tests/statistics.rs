@@ -258,6 +258,30 @@ fn earlier_boots_are_added_up_once_and_their_pages_removed() {
     assert!(!directory.path().exists());
 }
 
+/// Who opens a cache does not look for pages of earlier boots again, once none were found, until something changes there.
+#[test]
+fn a_page_of_an_earlier_boot_is_seen_though_there_was_none_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Cache::open(directory.path()).unwrap();
+    call(&open(), "f", b"");
+    let earlier = make_page_of_earlier_boot(directory.path(), '1');
+    let bytes = fs::read(&earlier).unwrap();
+    fs::remove_file(&earlier).unwrap();
+    drop(open());
+    let state = fs::read_dir(directory.path().join(".npcache")).unwrap().map(|entry| entry.unwrap().path());
+    let state = state.into_iter().find(|path| path.to_string_lossy().contains("state-")).unwrap();
+    let known_since = || i64::from_le_bytes(fs::read(&state).unwrap()[8..16].try_into().unwrap());
+    assert_eq!(known_since(), 0, "what changed just now may change again in the same tick of the clock");
+    std::thread::sleep(Duration::from_millis(2100));
+    drop(open());
+    assert_ne!(known_since(), 0);
+    fs::write(&earlier, bytes).unwrap();
+    let file = File::options().write(true).open(&earlier).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+    assert_eq!(main_counts(&open().statistics().unwrap()), [0, 0, 0, 1, 1]);
+    assert!(!earlier.exists());
+}
+
 #[test]
 fn who_may_not_write_counts_for_himself() {
     let directory = tempfile::tempdir().unwrap();
