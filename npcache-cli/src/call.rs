@@ -203,8 +203,16 @@ mod tests {
         );
         assert_eq!(
             shown(&["bytes:00ff", "float32:0.1", "float:-inf", "tuple:[1, \"x\"]"]),
-            r#"(b"\x00\xff", float32(0.1), -inf, {"items": [1, "x"], "npcache:type": "tuple"})"#
+            r#"(b"\x00\xff", float32(0.1), -inf, tuple:[1, "x"])"#
         );
+        assert_eq!(
+            shown(&[
+                r#"{"npcache:type": "range", "items": [0, 9, 1]}"#,
+                r#"{"npcache:type": "UUID", "value": "é"}"#
+            ]),
+            r#"(range:[0, 9, 1], UUID:{"value": "é"})"#
+        );
+        assert_eq!(shown(&[r#"{"npcache:type": 1, "items": []}"#]), r#"({"items": [], "npcache:type": 1})"#);
         assert_eq!(shown(&["a=b=c", "http://x?y=z", "größe=1"]), r#"("http://x?y=z", a="b=c", größe=1)"#);
     }
 

@@ -13,6 +13,8 @@ use crate::npy::MAX_NDIM;
 
 /// Lists and maps nest at most this deep, the call's own not counted.
 pub(crate) const MAX_DEPTH: usize = 64;
+/// The key of a map under which Python, say, tells its type: docs/python.md.
+const TYPE_KEY: &str = "npcache:type";
 /// Byte strings and texts that are longer are a digest in a description.
 const DESCRIBED: usize = 64;
 
@@ -528,13 +530,7 @@ impl fmt::Display for Value<'_> {
                 }
                 f.write_str("]")
             }
-            Value::Map(entries) => {
-                f.write_str("{")?;
-                for (index, (key, value)) in entries.iter().enumerate() {
-                    write!(f, "{}{key:?}: {value}", separator(index))?;
-                }
-                f.write_str("}")
-            }
+            Value::Map(entries) => write_map(f, entries),
             Value::Array { shape, descr, data: Content::Whole(number) }
                 if shape.is_empty() && descr.dtype() == Some(DType::Complex128) =>
             {
@@ -561,6 +557,26 @@ impl fmt::Display for Value<'_> {
 
 fn separator(index: usize) -> &'static str {
     if index == 0 { "" } else { ", " }
+}
+
+/// `{"a": 1}`; and what a host tells apart beyond docs/keys.md by its type, as `tuple:[1, 2]`, Python's `(1, 2)`.
+fn write_map(f: &mut fmt::Formatter<'_>, entries: &[(&str, Value<'_>)]) -> fmt::Result {
+    let type_name = entries.iter().find_map(|(key, value)| match value {
+        Value::Text(name) if *key == TYPE_KEY => Some(*name),
+        _ => None,
+    });
+    if let Some(name) = type_name {
+        write!(f, "{}:", name.escape_debug())?;
+    }
+    let parts: Vec<_> = entries.iter().filter(|(key, _)| type_name.is_none() || *key != TYPE_KEY).collect();
+    if let (Some(_), [("items", items @ Value::List(_))]) = (type_name, &parts[..]) {
+        return write!(f, "{items}");
+    }
+    f.write_str("{")?;
+    for (index, (key, value)) in parts.into_iter().enumerate() {
+        write!(f, "{}{key:?}: {value}", separator(index))?;
+    }
+    f.write_str("}")
 }
 
 fn write_root(f: &mut fmt::Formatter<'_>, root: &Digest) -> fmt::Result {

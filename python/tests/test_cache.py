@@ -119,6 +119,8 @@ def test_explain_tells_why_a_call_misses(cache):
     f(1)
     assert "is stored" in f.explain(1)
     assert "not stored" in f.explain(1, y=2)
+    assert "argument 1: stored 1, asked tuple:[1, 2.5]" in f.explain((1, 2.5))
+    assert "asked range:[0, 9, 1]" in f.explain(range(9))
 
 
 def test_totals_are_what_all_caches_of_a_directory_counted(cache):
