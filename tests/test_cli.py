@@ -501,6 +501,10 @@ def test_config_shows_and_sets_what_the_directory_keeps(cache):
     assert values["max_bytes"] == "none" and values["policy"] == "cost"
     assert run("-C", cache, "config", "max_bytes", "1M") == "max_bytes 1048576\n"
     assert run("-C", cache, "config", "max_bytes") == "max_bytes 1048576\n"
+    run("-C", cache, "config", "max_bytes", "1.5 GiB")
+    run("-C", cache, "config", "max_age", "12h")
+    assert (cache / ".npcache" / "config").read_text() == "max_bytes=1610612736\nmax_age=43200\n"
+    run("-C", cache, "config", "max_age", "none")
     assert "it keeps max_bytes" in run("-C", cache, "config", "max_bites", status=2).stderr
     assert "max_bytes" in run("-C", cache, "config", "max_bytes", "lots", status=2).stderr
     run("-C", cache, "config", "max_bytes", "none")

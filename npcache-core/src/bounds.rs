@@ -150,7 +150,10 @@ impl Bounds {
         };
         let others = old.lines().filter(|line| line.split('=').next().is_none_or(|n| n.trim() != name));
         let mut text: String = others.map(|line| format!("{line}\n")).collect();
-        text.push_str(&format!("{name}={}\n", value.trim()));
+        // As a number: what may stand for one in an option, `50 GiB`, is no promise of the format.
+        let values = bounds.values();
+        let (_, value) = values.iter().find(|(known, _)| *known == name).expect("it was set above");
+        text.push_str(&format!("{name}={value}\n"));
         let replaced = directory.replace_small(CONFIG_FILE, &text);
         // Closing would do, but for a child of `fork` that has a copy.
         let _ = flock(&admin, FlockOperation::Unlock);

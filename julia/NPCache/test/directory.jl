@@ -30,7 +30,7 @@ end
 @testset "bounds are kept in the directory" begin
     cache = fresh()
     @test NPCache.configure!(cache; max_entries=2, max_age="12h") === cache
-    @test read(joinpath(cache.path, ".npcache", "config"), String) == "max_entries=2\nmax_age=12h\n"
+    @test read(joinpath(cache.path, ".npcache", "config"), String) == "max_entries=2\nmax_age=43200\n"
     @test_throws NPCacheError NPCache.configure!(cache; max_entries=0)
 end
 
