@@ -103,8 +103,12 @@ def test_a_report_of_nothing_says_so(browser, tmp_path):
     assert faults == [] and len(requests) == 1
 
 
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())[1])
+
+
 def test_the_data_are_those_of_the_command(page):
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())[1])
+    data = data_of(page)
     listed = subprocess.run([NPCACHE, "-C", page.parent / "cache", "ls", "--json"], capture_output=True, text=True)
     entries = [json.loads(line) for line in listed.stdout.splitlines()]
     assert data["entries"] == len(entries) == 100 == len(data["sample"])
@@ -114,6 +118,13 @@ def test_the_data_are_those_of_the_command(page):
     curve = data["drop"]["curve"]
     assert curve == sorted(curve) and curve[-1][0] == data["bytes"]
     assert curve[-1][1] == pytest.approx(data["compute_seconds"])
+
+
+def test_each_bound_is_one_of_the_directorys(tmp_path):
+    Cache(tmp_path / "cache").close()
+    for name, value, bounded in ("policy", "lru", False), ("min_free_bytes", "1M", True), ("min_free_bytes", "0", False):
+        subprocess.run([NPCACHE, "-C", tmp_path / "cache", "config", name, value], check=True, capture_output=True)
+        assert data_of(report(tmp_path / "cache", tmp_path / "report.html"))["drop"]["bounded"] is bounded, (name, value)
 
 
 def test_the_page_names_no_other(page):
