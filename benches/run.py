@@ -14,6 +14,7 @@ judged by its numbers.
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -270,8 +271,6 @@ def text(x, y, words, anchor="start", size=11, colour=INK, more=""):
 
 def growth_panel(table, left, top, width, height, what):
     """Cost against entries, both axes logarithmic."""
-    import math
-
     points = {}
     for row in table:
         words = row["name"].split()
@@ -308,8 +307,6 @@ def growth_panel(table, left, top, width, height, what):
 
 def ratio_panel(table, left, top, width, line):
     """A bar a row, logarithmic, from the ratio 1; its bar's tick; the figure. A heading for each part."""
-    import math
-
     rows = [row for row in table if row["ratio"] > 0]
     low = min([math.log10(row["ratio"]) for row in rows], default=0)
     high = max([math.log10(row["ratio"]) for row in rows], default=0)

@@ -28,7 +28,7 @@ except ImportError:
 
 LARGE = 12_500_000  # doubles: 100 MB
 
-# (row, peer or None, bound, unit): the median is at most the bound, or the bound times the peer's.
+# (row, peer or None, bound): the median is at most the bound, or the bound times the peer's.
 BARS = [
     ("small hit", None, 8e-6),
     ("small hit", "diskcache", 1 / 10),
