@@ -162,7 +162,7 @@ PROTECTIONS = [
     ),
     (
         "reading of the state page beforehand",
-        [("state.rs", "&mut found, 0)).ok()? < PAGE_LEN", "&mut found, 0)).unwrap_or(0) < 0 * PAGE_LEN")],
+        [("state.rs", "at as u64)).ok()? < piece.len()", "at as u64)).unwrap_or(0) < 0 * piece.len()")],
         "faults/test_failures.py::test_a_state_page_that_was_cut_off_is_not_mapped",
     ),
     (
