@@ -605,6 +605,7 @@ def test_help_has_examples_and_completions_and_pages_every_command(tmp_path):
         for shell in "bash", "zsh", "fish":
             assert re.search(rf"\b{command}\b", run("completions", shell))
     assert run("man") == (tmp_path / "npcache.1").read_text()
+    assert f"cannot write into {tmp_path}/none" in run("man", "--directory", tmp_path / "none", status=2).stderr
     script = tmp_path / "npcache.bash"
     script.write_text(run("completions", "bash"))
     check = f"source {script}; COMP_WORDS=(npcache ver); COMP_CWORD=1; _npcache npcache ver npcache; echo ${{COMPREPLY[*]}}"

@@ -39,7 +39,8 @@ impl Man {
     pub fn run(self, session: &mut Session, command: Command) -> Outcome {
         let command = command.disable_help_subcommand(true);
         match self.directory {
-            Some(directory) => clap_mangen::generate_to(command, directory)?,
+            Some(directory) => clap_mangen::generate_to(command, &directory)
+                .map_err(|e| format!("cannot write into {}: {e}", directory.display()))?,
             None => {
                 let mut page = Vec::new();
                 clap_mangen::Man::new(command).render(&mut page)?;
