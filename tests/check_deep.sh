@@ -59,14 +59,18 @@ fuzz() {
     done
 }
 
-# The C ABI beside that of the last release: what was there is there still, and as it was.
+# The C ABI beside that of the last release: what was there is there still, and as it was. Before the first, beside that of the
+# commit that gave the ABI its version.
 abi() {
     need abidiff abigail-tools
-    local tag
-    tag=$(git describe --tags --abbrev=0 2> /dev/null) || { echo "nothing to compare with: there is no tag yet"; return; }
+    local version since
+    version=$(grep -o "npcache_abi_version() == [0-9]*" CHANGELOG.md | head -1)
+    since=$(git describe --tags --abbrev=0 2> /dev/null ||
+        git log --reverse --format=%H -S "$version" -- CHANGELOG.md | sed -n 1p)
+    echo "the C ABI since $(git log -1 --format='%h, %s' "$since")"
     rm -rf "$target/released"
     git worktree prune
-    git worktree add --quiet --detach "$target/released" "$tag"
+    git worktree add --quiet --detach "$target/released" "$since"
     for source in "$target/released" "$root"; do
         (cd "$source" && cargo build --quiet --package npcache-ffi --target-dir "$target/abi")
         cp "$target/abi/debug/libnpcache.so" "$target/$(basename "$source").so"
