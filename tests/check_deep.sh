@@ -44,7 +44,8 @@ deny() {
 
 # Every order in which threads of a flight take its mutexes and wake each other, up to three preemptions.
 flights() {
-    LOOM_MAX_PREEMPTIONS=3 RUSTFLAGS="--cfg loom" \
+    # Optimised, since what opens a cache needs more of a stack otherwise than loom's threads have.
+    CARGO_PROFILE_DEV_OPT_LEVEL=1 LOOM_MAX_PREEMPTIONS=3 RUSTFLAGS="--cfg loom" \
         cargo test --quiet --package npcache-core --lib --target-dir "$target/loom" flight
 }
 
@@ -121,8 +122,10 @@ address() {
     done
 }
 
-# The lines that the Rust tests and the C ABI program run, per file and in total; every line with its count in lines.txt.
+# The lines that the Rust tests, the C programs and those tests run that cross a process, per file and in total; every line with
+# its count in lines.txt. What a process that is killed ran is not counted.
 coverage() {
+    local hosts=(tests/test_{audit,bounds,cli,filesystems,log,lower,processes,trust}.py tests/faults/test_{callers,failures}.py)
     need_component llvm-tools "$(rustup show active-toolchain | cut -d " " -f 1)"
     local built=$target/coverage tools objects
     tools=$(rustc --print sysroot)/lib/rustlib/$host/bin
@@ -133,6 +136,7 @@ coverage() {
         cargo build --quiet --workspace
         c_program abi "$built/debug"
         c_program threads "$built/debug"
+        TESTED_LIBRARY=$built/debug/libnpcache.so target/venv/bin/python -m pytest -q "${hosts[@]}"
         cargo test --workspace --no-run 2>&1 | sed -n "s/.*Executable.*(\(.*\))$/--object=\1/p" > "$built/objects"
     )
     "$tools/llvm-profdata" merge --sparse --failure-mode=all "$built"/counts/*.profraw --output "$built/counts/all"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = ROOT / "target" / "release" / "libnpcache.so"
+# tests/check_deep.sh has another build tested.
+LIBRARY = Path(os.environ.get("TESTED_LIBRARY", ROOT / "target" / "release" / "libnpcache.so"))
 BUILT = ROOT / "target" / "tests"
 
 # A run of the tests is not to be changed by how its user runs npcache.

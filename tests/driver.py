@@ -49,7 +49,8 @@ class View(ctypes.Structure):
     ]
 
 
-library = ctypes.CDLL(str(Path(__file__).resolve().parent.parent / "target" / "release" / "libnpcache.so"))
+_RELEASED = Path(__file__).resolve().parent.parent / "target" / "release" / "libnpcache.so"
+library = ctypes.CDLL(os.environ.get("TESTED_LIBRARY", str(_RELEASED)))
 Function = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t, c_void_p)
 _OUT, _SHAPE = POINTER(c_void_p), POINTER(c_int64)
 

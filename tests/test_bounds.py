@@ -9,17 +9,18 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, need_tool
-from driver import COMPUTED, DISK, Cache
-from test_processes import assert_nothing_unknown
+from conftest import LIBRARY, ROOT, need_tool
+from driver import COMPUTED, DISK, MEMORY, Cache
+from test_processes import assert_nothing_unknown, run_python
 
 # Python 3.12 and later warn of what the first test is about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-NPCACHE = ROOT / "target" / "release" / "npcache"
+NPCACHE = LIBRARY.parent / "npcache"
 BLOCK = 4096
 MAX_BYTES = 16 << 20
 LARGEST = 64 << 10
@@ -198,3 +199,16 @@ def test_under_lru_what_was_hit_stays_and_the_rest_goes(cache_path):
         for i in range(30):
             assert cache.call("new", "1", b"%d" % i, **call).origin == COMPUTED
         assert [cache.call("f", "1", b"%d" % i, **call).origin for i in hit] == [DISK] * 10
+
+
+def test_a_hit_is_a_use_of_its_entry_also_in_memory(cache_path, monkeypatch):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "1M")
+    code = "with Cache(sys.argv[1]) as cache: print(cache.call('old', '1', b'', lambda: np.arange(3)).path)"
+    hours_ago = [need_tool("faketime", "faketime"), "-f", "-3h"]
+    entry = Path(run_python(code, cache_path, before=hours_ago).strip())
+    made = entry.stat().st_mtime_ns
+    with Cache(cache_path, max_entries=9) as cache:
+        for origin in (DISK, MEMORY):
+            os.utime(entry, ns=(made, made))
+            assert cache.call("old", "1", b"", lambda: 1 / 0).origin == origin
+            assert entry.stat().st_atime_ns - made > 2 * 3600 * 10**9
