@@ -1,5 +1,6 @@
 //! A call: look in memory, look on disk, else one caller computes and publishes.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::ffi::{CStr, CString, OsStr, c_void};
 use std::os::fd::{AsFd, OwnedFd};
@@ -89,27 +90,27 @@ struct Root {
 }
 
 /// Which code a result came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Version {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version<'a> {
     /// A promise of the caller's: while this text stays the same, so do the results. Results are shared with all
     /// programs and languages that give the same. The empty text promises it for ever.
-    Text(String),
+    Text(&'a str),
     /// The build ID of the program or library that holds this address: a rebuild that changes the code leaves the
     /// old results behind.
     BuildOf(*const c_void),
 }
 
-impl From<&str> for Version {
-    fn from(text: &str) -> Version {
-        Version::Text(text.to_owned())
+impl<'a> From<&'a str> for Version<'a> {
+    fn from(text: &'a str) -> Version<'a> {
+        Version::Text(text)
     }
 }
 
-impl Version {
-    fn text(self) -> Result<String> {
+impl<'a> Version<'a> {
+    fn text(self) -> Result<Cow<'a, str>> {
         match self {
-            Version::Text(text) => Ok(text),
-            Version::BuildOf(address) => object_of(address)?.version(),
+            Version::Text(text) => Ok(text.into()),
+            Version::BuildOf(address) => Ok(object_of(address)?.version()?.into()),
         }
     }
 }
@@ -152,13 +153,13 @@ impl Cache {
     }
 
     /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
-    pub fn function(&self, name: &str, version: impl Into<Version>) -> Result<Function> {
+    pub fn function<'a>(&self, name: &str, version: impl Into<Version<'a>>) -> Result<Function> {
         let version = version.into();
         let sharing = self.inner.options.flight;
         let last = self.inner.last.try_lock().and_then(|last| last.clone());
         let known = last.filter(|last| {
             last.identity.name() == name
-                && matches!(&version, Version::Text(text) if text == last.identity.version())
+                && matches!(version, Version::Text(text) if text == last.identity.version())
         });
         let known = match known {
             Some(known) => known,
@@ -196,10 +197,10 @@ impl Cache {
     /// assert_eq!(squares(4)?.origin(), Origin::Memory);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn call<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    pub fn call<'a, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &self,
         name: &str,
-        version: impl Into<Version>,
+        version: impl Into<Version<'a>>,
         args: impl AsRef<[u8]>,
         compute: impl FnOnce(&mut Output) -> Result<(), E>,
     ) -> Result<Buffer> {

@@ -94,8 +94,8 @@ impl DType {
     }
 
     /// The type with this descr. Every hit asks: a match is a few comparisons of numbers.
-    fn from_descr(descr: &str) -> Option<DType> {
-        Some(match descr.as_bytes() {
+    pub(crate) fn from_descr(descr: &[u8]) -> Option<DType> {
+        Some(match descr {
             b"|b1" => DType::Bool,
             b"|i1" => DType::Int8,
             b"<i2" => DType::Int16,
@@ -182,7 +182,7 @@ impl std::str::FromStr for Descr {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Descr> {
-        if let Some(dtype) = DType::from_descr(text) {
+        if let Some(dtype) = DType::from_descr(text.as_bytes()) {
             return Ok(dtype.into());
         }
         let refuse = |why: String| Error::Dtype(format!("dtype `{}`: {why}", text.escape_debug()));
@@ -199,7 +199,7 @@ impl std::str::FromStr for Descr {
         if text.trim_start().starts_with('[') && !parser.rest.trim().is_empty() {
             return Err(refuse(format!("`{}` follows its end", parser.rest.escape_debug())));
         }
-        let dtype = DType::from_descr(&parser.canonical);
+        let dtype = DType::from_descr(parser.canonical.as_bytes());
         let text = CString::new(parser.canonical).map_err(|_| refuse("it contains a NUL byte".into()))?;
         Ok(Descr { text: text.into(), itemsize, dtype })
     }

@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use crate::dtype::Descr;
+use crate::dtype::{DType, Descr};
 use crate::map::ALIGNMENT;
 
 /// An array has at most this many dimensions, as in numpy before 2.0.
@@ -133,7 +133,10 @@ pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
         dims = &dims[digits..];
         dims = dims.strip_prefix(b", ").or_else(|| dims.strip_prefix(b",")).unwrap_or(dims);
     }
-    let descr = std::str::from_utf8(descr).ok()?.parse().ok()?;
+    let descr = match DType::from_descr(descr) {
+        Some(dtype) => dtype.into(),
+        None => std::str::from_utf8(descr).ok()?.parse().ok()?,
+    };
     Some((Header { descr, fortran_order, shape }, total))
 }
 
