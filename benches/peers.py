@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy
+import numpy.ctypeslib  # numpy alone imports it when it is first asked for: within the first call that is timed
 
 P = ctypes.c_void_p
 FLOAT64, MEMORY = 12, 2
