@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 #[path = "../npcache-core/src/policy.rs"]
 mod policy;
 
-use policy::{ONE_IN, Policy, RECENCY, Seen, WINDOW, seconds_of, stamp};
+use policy::{Candidates, Policy, RECENCY, Seen, WINDOW, seconds_of, stamp};
 
 /// One call: when, of what, and what its result takes and costs.
 #[derive(Clone, Copy)]
@@ -97,6 +97,7 @@ fn sampled(calls: &[Call], capacity: u64, policy: Policy) -> f64 {
     let mut places: HashMap<u32, usize> = HashMap::new();
     let (mut used, mut saved, mut hand) = (0, 0.0, 0);
     let mut random = Random(1);
+    let mut candidates = Candidates::new();
     for call in calls {
         if let Some(place) = places.get(&call.object) {
             saved += call.seconds;
@@ -109,33 +110,31 @@ fn sampled(calls: &[Call], capacity: u64, policy: Policy) -> f64 {
         if call.bytes > capacity {
             continue;
         }
+        let seen = |entry: &Entry| Seen {
+            size: entry.bytes,
+            seconds: seconds_of(entry.modified).expect("stamped"),
+            used: entry.accessed.max(entry.modified),
+        };
         while used + call.bytes > capacity {
-            let count = WINDOW.min(entries.len());
-            let mut window: Vec<usize> = (0..count).map(|i| (hand + i) % entries.len()).collect();
-            let worth = |place: &usize| {
-                let entry = &entries[*place];
-                let seconds = seconds_of(entry.modified).expect("stamped");
-                let seen = Seen { size: entry.bytes, seconds, used: entry.accessed.max(entry.modified) };
-                policy.worth(&seen, call.time)
+            let Some((object, known)) = candidates.next_to_go() else {
+                let count = WINDOW.min(entries.len());
+                let window = (0..count).map(|i| &entries[(hand + i) % entries.len()]);
+                let window = window.map(|entry| (entry.object, seen(entry))).collect();
+                hand = (hand + count) % entries.len();
+                candidates.add_window(window, policy, call.time);
+                continue;
             };
-            window.sort_by(|a, b| worth(a).total_cmp(&worth(b)));
-            window.truncate(count.div_ceil(ONE_IN));
-            let mut gone = Vec::new();
-            for place in window {
-                if used + call.bytes <= capacity - capacity / 64 {
-                    break;
-                }
-                used -= entries[place].bytes;
-                gone.push(place);
+            let Some(place) = places.get(&object).copied() else { continue };
+            let now = seen(&entries[place]);
+            if now.used > known.used {
+                candidates.add(object, now, policy, call.time);
+                continue;
             }
-            hand = (hand + count) % entries.len();
-            gone.sort_unstable();
-            for place in gone.into_iter().rev() {
-                places.remove(&entries[place].object);
-                entries.swap_remove(place);
-                if let Some(moved) = entries.get(place) {
-                    places.insert(moved.object, place);
-                }
+            used -= entries[place].bytes;
+            places.remove(&object);
+            entries.swap_remove(place);
+            if let Some(moved) = entries.get(place) {
+                places.insert(moved.object, place);
             }
             hand = if entries.is_empty() { 0 } else { hand % entries.len() };
         }
@@ -145,6 +144,7 @@ fn sampled(calls: &[Call], capacity: u64, policy: Policy) -> f64 {
         let place = random.below(entries.len() as u64 + 1) as usize;
         entries.push(Entry { object: call.object, bytes: call.bytes, modified, accessed: modified });
         let last = entries.len() - 1;
+        candidates.add_made(call.object, seen(&entries[last]), policy, call.time);
         entries.swap(place, last);
         places.insert(entries[last].object, last);
         places.insert(entries[place].object, place);

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import LIBRARY, ROOT, need_tool
 from driver import COMPUTED, DISK, MEMORY, Cache
+from keys_reference import key
 from test_processes import assert_nothing_unknown, run_python
 
 # Python 3.12 and later warn of what the first test is about.
@@ -140,6 +141,20 @@ def test_eight_processes_that_are_killed_keep_the_bound_and_the_counts_mend(tmp_
         )
 
 
+def test_what_goes_while_others_are_looked_at_is_counted(tmp_path):
+    # In two buckets, so that the way through one takes several looks.
+    in_two = [seed for seed in range(160_000) if int(key("f", "1", [], b"%d" % seed)[:2], 16) < 2]
+    wrong = []
+    with Cache(tmp_path, max_entries=400) as cache:
+        for i, seed in enumerate(in_two):
+            cache.call("f", "1", b"%d" % seed, lambda: np.zeros(10))
+            if i % 20 == 19:
+                wrong.append(abs(counted(tmp_path)[0] - usage(tmp_path))[1])
+    # The time that an entry was made at is known to 65 us, so one may be taken for older than a walk.
+    assert len(in_two) > 1000
+    assert max(wrong) <= 2, wrong
+
+
 HITS = """
 import sys
 from driver import DISK, Cache
@@ -193,6 +208,8 @@ def test_under_lru_what_was_hit_stays_and_the_rest_goes(cache_path):
     with Cache(cache_path, max_entries=40, policy="lru") as cache:
         for i in range(40):
             use_long_ago(cache.call("f", "1", b"%d" % i, **call).path)
+    # As another process does, which did not see them being made.
+    with Cache(cache_path, max_entries=40, policy="lru") as cache:
         hit = range(0, 40, 4)
         for i in hit:
             assert cache.call("f", "1", b"%d" % i, **call).origin == DISK

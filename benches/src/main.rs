@@ -662,15 +662,21 @@ fn grow(base: &Path, rounds: usize, counts: &[usize]) {
     }
 }
 
-/// Insertions under `max_bytes`; beside bare insertions, and beside ours without a bound, each with as many bare unlinks.
-/// In three directories that hold `count` entries of the same lengths: one of 16 is of up to 63 KiB, the others of 1 KiB.
-/// What goes is anywhere among what is there, on all sides.
+/// Insertions under `max_bytes`, by either policy; beside bare insertions, and beside ours without a bound, each with as many
+/// bare unlinks. In four directories that hold `count` entries of the same lengths: one of 16 is of up to 63 KiB, the others
+/// of 1 KiB. What goes is anywhere among what is there, but for `cost`, by which the long ones go first.
 fn bounds(base: &Path, count: usize, rounds: usize) {
     const N: usize = 250;
     let len = |i: usize| if i % 16 > 0 { KIB } else { KIB + i.wrapping_mul(0x9e37_79b1) % (62 * KIB) };
-    let (bounded, bare, free) = (base.join("bounded"), base.join("bare"), base.join("free"));
+    let [by_lru, bare, free, by_cost] = ["lru", "bare", "free", "cost"].map(|name| base.join(name));
     (0..256).for_each(|shard| std::fs::create_dir_all(bare.join(format!("{shard:02x}"))).unwrap());
-    let hash = |i: usize| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // SplitMix64's last steps: of a product alone, the lower bits would tell how old what goes is.
+    let hash = |i: usize| {
+        let z = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
     let name = |i: usize| CString::new(format!("{:02x}/{i:064x}.npy", hash(i) >> 56)).unwrap();
     let insert = |cache: &Cache, i: usize, took: &mut f64| {
         let mut compute = Compute::of(len(i));
@@ -681,9 +687,10 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
         assert!(buffer.is_stored());
         buffer.path()
     };
-    let (filled, unbounded) = (Cache::without_memory(&bounded), Cache::without_memory(&free));
+    let filled = [&by_lru, &by_cost].map(|path| Cache::without_memory(path));
+    let unbounded = Cache::without_memory(&free);
     // What an entry has besides its data.
-    let first = insert(&filled, 0, &mut 0.0);
+    let first = insert(&unbounded, 0, &mut 0.0);
     let more = std::fs::metadata(first).unwrap().len() as usize - len(0);
     let (root, content) = (Root::open(&bare), vec![7u8; 64 * KIB]);
     let publish = |i: usize, name: &CStr| {
@@ -695,31 +702,33 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
     };
     let mut there = [Vec::with_capacity(count + N), Vec::with_capacity(count + N)];
     for i in 0..count {
-        insert(&filled, i, &mut 0.0);
+        filled.iter().for_each(|cache| drop(insert(cache, i, &mut 0.0)));
         publish(i, &name(i));
         there[0].push(name(i));
         there[1].push(below(&free, &insert(&unbounded, i, &mut 0.0)));
     }
-    let bytes = || {
-        let shards = std::fs::read_dir(bounded.join("kernel")).unwrap().map(|shard| shard.unwrap().path());
+    let bytes = |root: &Path| {
+        let shards = std::fs::read_dir(root.join("kernel")).unwrap().map(|shard| shard.unwrap().path());
         let entries = shards.flat_map(|shard| std::fs::read_dir(shard).unwrap());
         entries.map(|entry| entry.unwrap().metadata().unwrap().len().next_multiple_of(4096)).sum::<u64>()
     };
-    // As much as is there: from the first insertion on, something has to go. By age, so that the lengths that go are
-    // those that come.
-    let max_bytes = bytes();
+    // As much as is there: from the first insertion on, something has to go.
+    let max_bytes = bytes(&by_lru);
     let value = CString::new(max_bytes.to_string()).unwrap();
-    let cache = Cache::new(&bounded, &[(c"memory_bytes", c"0"), (c"policy", c"lru"), (c"max_bytes", &value)]);
+    let caches = [(&by_lru, c"lru"), (&by_cost, c"cost")].map(|(path, policy)| {
+        Cache::new(path, &[(c"memory_bytes", c"0"), (c"policy", policy), (c"max_bytes", &value)])
+    });
     let free_root = Root::open(&free);
     let (mut most, mut longest) = (0, [0.0f64; 3]);
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    let mut times = [const { Vec::new() }; 4];
     for round in 0..rounds + 1 {
-        for side in [[0, 1, 2], [2, 0, 1], [1, 2, 0]][round % 3] {
+        for side in (0..4).map(|side| (side + round) % 4) {
             let mut sum = 0.0;
             for i in count + round * N..count + (round + 1) * N {
                 let mut took = 0.0;
                 match side {
-                    0 => drop(insert(&cache, i, &mut took)),
+                    0 => drop(insert(&caches[0], i, &mut took)),
+                    3 => drop(insert(&caches[1], i, &mut took)),
                     1 => {
                         let new = name(i);
                         took = timed(|| publish(i, &new));
@@ -730,7 +739,7 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
                 if side < 2 {
                     longest[side] = longest[side].max(took);
                 }
-                if side > 0 {
+                if side == 1 || side == 2 {
                     let old = there[side - 1].swap_remove(hash(i) % count);
                     let unlink = timed(|| if side == 1 { root.unlink(&old) } else { free_root.unlink(&old) });
                     longest[2] = longest[2].max(unlink);
@@ -745,7 +754,7 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
         }
         // Nobody inserts while this counts: what it finds was there at one moment.
         if (round + 1) % rounds.div_ceil(20) == 0 {
-            most = most.max(bytes());
+            most = most.max(bytes(&by_lru)).max(bytes(&by_cost));
         }
     }
     let mean = |times: &[f64]| vec![times.iter().sum::<f64>() / times.len() as f64];
@@ -755,6 +764,8 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
         report(&format!("{under} ÷ {floor}"), N, &pair);
         report(&format!("{under}, mean of all ÷ {floor}"), N * rounds, &pair.map(|times| mean(&times)));
     }
+    let pair = [&times[3], &times[1]].map(|times| mean(times));
+    report(&format!("{under}, policy=cost, mean of all ÷ bare insertion and unlink"), N * rounds, &pair);
     for (i, what) in [(1, "insertion"), (2, "unlink")] {
         report(&format!("longest {under} ÷ longest bare {what}"), 1, &[vec![longest[0]], vec![longest[i]]]);
     }

@@ -1,9 +1,10 @@
 //! Keeping within bounds: what is counted of the entries, and which of them go when they are too many.
 //!
 //! Entries are counted in 256 buckets, by the first byte of their key, in the state page: so all processes count in one
-//! place. Who publishes adds to a bucket first and then, while the sum is over a bound, looks at the next [`WINDOW`] entries
-//! of its own way through the directory and unlinks those least worth keeping. That is all: no thread, no list of
-//! entries, no order that somebody would have to keep.
+//! place. Who publishes adds to a bucket first and then, while the sum is over a bound, unlinks those least worth keeping
+//! of the entries that its process knows of: of those that it made, and of those on its own way through the directory, of
+//! which it looks at the next [`WINDOW`] now and then. It remembers a few hundred. That is all: no thread, no list of
+//! all entries, no order that processes would have to agree on.
 //!
 //! A count can be wrong: processes are killed between counting and linking, entries are copied in or deleted by hand, and
 //! a machine that has just started knows nothing. So whoever has walked through a bucket puts what it found in the
@@ -15,19 +16,21 @@
 //! publication, to see what others did.
 
 use std::ffi::{CStr, CString};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::bounds::Bounds;
 use crate::error::Unstored;
 use crate::key::Key;
-use crate::policy::{ONE_IN, Policy, Seen, WINDOW, seconds_of};
+use crate::policy::{Candidates, Policy, Seen, WINDOW, seconds_of};
 use crate::state::{State, lock};
 use crate::statistics::Count;
-use crate::store::{Directory, Shard, entry_name, nanoseconds, now};
+use crate::store::{Directory, Shard, entry_name, function_and_shard, nanoseconds, now, path_in_shard};
 
 const BUCKETS: usize = 256;
 
@@ -38,8 +41,8 @@ const BLOCK: u64 = 4096;
 /// and it takes about as long as writing it. What that leaves to be done, the next ones do.
 const MAX_VICTIMS: u64 = 64;
 
-/// Once something has to go, more of the same window goes, until this part of the bound is free: so that not every
-/// publication has to look at a window.
+/// Once something has to go, more goes, until this part of the bound is free or others are to be looked at: so that not
+/// every publication has to make room.
 const RESERVE: u64 = 64;
 
 /// Over a bound by more than this part of it, a result is not stored unless more than it takes was removed for it.
@@ -51,7 +54,7 @@ const MAX_SHARDS: usize = 1024;
 /// After so many windows of which nothing could be removed, a publication gives up.
 const MAX_FRUITLESS: u32 = 8;
 
-/// Publications between two windows that are looked at only to count.
+/// After so many publications without one, a window is looked at only to count.
 const WALK_EVERY: u32 = 16;
 
 /// Space that is free on the file system is asked for again after this, or when this process has used up an eighth of
@@ -140,23 +143,38 @@ impl Tally {
 
 /// Room for an entry that is being published; given back when dropped, unless it was used.
 pub(crate) struct Reserved<'s> {
-    tally: &'s Tally,
+    state: &'s State,
+    bounds: &'s Bounds,
     bucket: u8,
     len: u64,
     used: bool,
 }
 
 impl Reserved<'_> {
-    /// The entry has its name now.
-    pub(crate) fn keep(mut self) {
+    /// The entry has its name now, and computing it took that long.
+    pub(crate) fn keep(mut self, path: &CStr, took: Duration) {
         self.used = true;
+        let (bounds, now) = (self.bounds, now());
+        // Who is making room just now does without.
+        if bounds.marks_use()
+            && let Ok(mut walker) = self.state.walker.try_lock()
+        {
+            let name = Name { path: path.to_owned(), walk: MADE_HERE };
+            let seen = Seen { size: size(self.len, bounds), seconds: took.as_secs_f64(), used: now };
+            walker.candidates.add_made(name, seen, bounds.policy(), now);
+        }
     }
+}
+
+/// What an entry of this length counts for where one is compared with others.
+fn size(len: u64, bounds: &Bounds) -> u64 {
+    if bounds.bounds_entries_alone() { 1 } else { room(len) }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.tally.remove(self.bucket, self.len);
+            self.state.tally().remove(self.bucket, self.len);
         }
     }
 }
@@ -164,7 +182,7 @@ impl Drop for Reserved<'_> {
 /// Makes room for an entry of `len` bytes.
 pub(crate) fn reserve<'s>(
     state: &'s State,
-    bounds: &Bounds,
+    bounds: &'s Bounds,
     key: &Key,
     len: u64,
 ) -> Result<Reserved<'s>, Unstored> {
@@ -173,7 +191,7 @@ pub(crate) fn reserve<'s>(
     }
     let (tally, bucket) = (state.tally(), key.as_bytes()[0]);
     tally.add(bucket, room(len));
-    let reserved = Reserved { tally, bucket, len, used: false };
+    let reserved = Reserved { state, bounds, bucket, len, used: false };
     if bounds.bound_anything() {
         let walker = match state.walker.try_lock() {
             Ok(walker) => Some(walker),
@@ -204,20 +222,22 @@ fn make_room(
     let (tally, bytes) = (state.tally(), pending.1);
     let lacking = walker.lacking(&state.directory, bounds, bytes);
     let may_evict = bounds.policy() != Policy::None;
-    walker.publications = walker.publications.wrapping_add(1);
-    let mut walk_on = walker.publications.is_multiple_of(WALK_EVERY)
-        || !state.counts_for_all()
-        || tally.unknown(walker.next).is_some();
+    walker.publications += 1;
+    let mut walk_on =
+        walker.publications >= WALK_EVERY || !state.counts_for_all() || tally.unknown(walker.next).is_some();
     let mut gone = Pruned::default();
     let mut fruitless = 0;
-    while fruitless < MAX_FRUITLESS && gone.entries < MAX_VICTIMS + bytes / BLOCK {
+    let at_most = MAX_VICTIMS + bytes / BLOCK;
+    while fruitless < MAX_FRUITLESS && gone.entries < at_most {
         let is_short = may_evict && (is_over(tally, bounds, 0) || gone.bytes < lacking);
         if !(walk_on || is_short) {
             break;
         }
         let look = Look { state, bounds, now: now(), pending: Some(&pending), everywhere: walk_on };
         let more = walker.evict(&look, |more| {
-            is_short && (is_over(tally, bounds, RESERVE) || gone.bytes + more.bytes < lacking)
+            is_short
+                && gone.entries + more.entries < at_most
+                && (is_over(tally, bounds, RESERVE) || gone.bytes + more.bytes < lacking)
         });
         walk_on = false;
         fruitless = if more.entries == 0 { fruitless + 1 } else { 0 };
@@ -281,7 +301,9 @@ pub(crate) struct Walker {
     walk: Option<Walk>,
     /// Buckets that were walked through.
     finished: u64,
+    /// Since the last window.
     publications: u32,
+    candidates: Candidates<Name>,
     /// When the file system was asked for its free space, and how much this process may use before it asks again.
     space: Option<(Instant, u64)>,
 }
@@ -292,7 +314,7 @@ struct Look<'a> {
     bounds: &'a Bounds,
     now: i64,
     pending: Option<&'a Pending>,
-    /// Also into buckets that are counted as empty.
+    /// At a window in any case, also of buckets that are counted as empty.
     everywhere: bool,
 }
 
@@ -301,6 +323,8 @@ type Pending = (Key, u64);
 
 /// Walking through one bucket.
 struct Walk {
+    /// How many were finished before it.
+    number: u64,
     bucket: u8,
     began: i64,
     /// What was counted then, but for `pending`: bytes, entries, removals.
@@ -309,9 +333,7 @@ struct Walk {
     pending: Option<CString>,
     /// The functions whose shards are still to be read.
     functions: Vec<CString>,
-    shard: Option<Arc<Shard>>,
-    /// Where its function's statistics are.
-    row: usize,
+    shard: Option<(CString, Shard)>,
     found: (i64, i32),
     /// What this process removed of it meanwhile.
     removals: u32,
@@ -319,13 +341,34 @@ struct Walk {
     whole: bool,
 }
 
-/// An entry that was seen on the way.
-struct Entry {
-    shard: Arc<Shard>,
-    row: usize,
-    bucket: u8,
-    name: CString,
-    len: u64,
+/// An entry that may go.
+struct Name {
+    /// Below the root.
+    path: CString,
+    /// The number of the walk that found it.
+    walk: u64,
+}
+
+/// In place of a walk's number.
+const MADE_HERE: u64 = u64::MAX;
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.path.hash(hasher);
+    }
+}
+
+/// An entry that was found on the way.
+struct Found {
+    name: Name,
     created: i64,
     seen: Seen,
 }
@@ -334,61 +377,90 @@ impl Walker {
     pub(crate) fn new() -> Walker {
         // Processes begin anywhere.
         let next = (now() as u64 ^ u64::from(std::process::id())).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-        Walker { next: next as u8, walk: None, finished: 0, publications: 0, space: None }
+        Walker {
+            next: next as u8,
+            walk: None,
+            finished: 0,
+            publications: 0,
+            candidates: Candidates::new(),
+            space: None,
+        }
     }
 
-    /// Looks at the next entries and removes those over age and, for as long as `more` says so, those least worth keeping.
+    /// Removes what is least worth keeping for as long as `more` says so, and until others are to be looked at. If they are
+    /// already, it looks at the next entries first, and removes those over age.
     fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned) -> bool) -> Pruned {
-        let Look { state, bounds, now, .. } = *look;
-        let mut entries = self.look(look);
+        let Look { bounds, now, .. } = *look;
         let mut gone = Pruned::default();
-        let mut remove = |entry: &Entry| {
-            if entry.shard.unlink(&entry.name).is_ok() {
-                state.tally().remove(entry.bucket, entry.len);
-                if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == entry.bucket) {
-                    walk.removals += 1;
-                }
-                state.count(entry.row, Count::Evicted, 1);
-                gone.add(Pruned { entries: 1, bytes: room(entry.len) });
+        if look.everywhere || self.candidates.are_used_up() {
+            let mut found = self.look(look);
+            self.publications = 0;
+            let is_old = |created: i64| now.saturating_sub(created) > bounds.max_age();
+            for old in found.extract_if(.., |entry| is_old(entry.created)) {
+                // Unless it was replaced since.
+                gone.add(self.remove(look.state, &old.name, |stat| is_old(nanoseconds(stat.stx_mtime))));
             }
-            gone
-        };
-        let is_old = |entry: &mut Entry| now.saturating_sub(entry.created) > bounds.max_age();
-        let mut so_far =
-            entries.extract_if(.., is_old).map(|entry| remove(&entry)).last().unwrap_or_default();
-        let worth = |entry: &Entry| bounds.policy().worth(&entry.seen, now);
-        entries.sort_by(|a, b| worth(a).total_cmp(&worth(b)));
-        for entry in &entries[..entries.len().div_ceil(ONE_IN)] {
-            if !more(so_far) {
-                break;
-            }
-            so_far = remove(entry);
+            let window = found.into_iter().map(|entry| (entry.name, entry.seen)).collect();
+            self.candidates.add_window(window, bounds.policy(), now);
         }
-        so_far
+        while more(gone)
+            && let Some((name, known)) = self.candidates.next_to_go()
+        {
+            let mut seen = known;
+            let removed = self.remove(look.state, &name, |stat| {
+                seen.used = used(stat);
+                seen.used <= known.used
+            });
+            gone.add(removed);
+            if seen.used > known.used {
+                self.candidates.add(name, seen, bounds.policy(), now);
+            }
+        }
+        gone
+    }
+
+    /// Removes an entry, if `goes` says so of what is there.
+    fn remove(&mut self, state: &State, name: &Name, goes: impl FnOnce(&Statx) -> bool) -> Pruned {
+        let Some(stat) = state.directory.evict(&name.path, goes) else { return Pruned::default() };
+        let (function, bucket) = function_and_shard(&name.path);
+        let (bytes, created) = (room(stat.stx_size), nanoseconds(stat.stx_mtime));
+        state.tally().remove(bucket, stat.stx_size);
+        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == bucket) {
+            walk.removals += 1;
+            let is_pending =
+                walk.pending.as_ref().is_some_and(|leaf| name.path.to_bytes().ends_with(leaf.to_bytes()));
+            if name.walk != walk.number && created < walk.began && !is_pending {
+                // It was counted then, and is not found any more.
+                walk.counted.0 -= bytes as i64;
+                walk.counted.1 -= 1;
+            }
+        }
+        state.count(state.row(&function), Count::Evicted, 1);
+        Pruned { entries: 1, bytes }
     }
 
     /// Walks on until there is a window of entries, or until everything was seen.
-    fn look(&mut self, look: &Look<'_>) -> Vec<Entry> {
+    fn look(&mut self, look: &Look<'_>) -> Vec<Found> {
         let tally = look.state.tally();
         let mut functions = None;
         let mut entries = Vec::with_capacity(2 * WINDOW);
         let (mut opened, until) = (0, self.finished + BUCKETS as u64);
         while entries.len() < WINDOW && opened < MAX_SHARDS && self.finished < until {
             if let Some(walk) = &mut self.walk {
-                if let Some(shard) = walk.shard.clone() {
-                    walk.read(&shard, look.bounds, &mut entries);
+                if walk.shard.is_some() {
+                    walk.read(look.bounds, &mut entries);
                     continue;
                 }
                 if let Some(function) = walk.functions.pop() {
                     opened += 1;
-                    walk.open(look.state, &function);
+                    walk.open(&look.state.directory, function);
                     continue;
                 }
                 walk.end(tally);
                 self.walk = None;
             } else if look.everywhere || !tally.is_known_empty(self.next) {
                 let functions = functions.get_or_insert_with(|| look.state.directory.functions());
-                self.walk = Some(Walk::begin(look, self.next, functions.as_deref()));
+                self.walk = Some(Walk::begin(look, self.finished, self.next, functions.as_deref()));
                 continue;
             }
             self.finished += 1;
@@ -416,8 +488,13 @@ impl Walker {
     }
 }
 
+/// When an entry was used last, in nanoseconds since 1970.
+fn used(stat: &Statx) -> i64 {
+    nanoseconds(stat.stx_atime).max(nanoseconds(stat.stx_mtime))
+}
+
 impl Walk {
-    fn begin(look: &Look<'_>, bucket: u8, functions: Result<&[CString], &Errno>) -> Walk {
+    fn begin(look: &Look<'_>, number: u64, bucket: u8, functions: Result<&[CString], &Errno>) -> Walk {
         let counted = &look.state.tally().buckets[bucket as usize];
         // Before anything is read: what is added from here on is counted, and not found.
         let mut counted = (
@@ -434,25 +511,22 @@ impl Walk {
         let (whole, functions) = (functions.is_ok(), functions.unwrap_or_default().to_vec());
         let began = now();
         Walk {
+            number,
             bucket,
             began,
             counted,
             pending,
             functions,
             shard: None,
-            row: 0,
             found: (0, 0),
             removals: 0,
             whole,
         }
     }
 
-    fn open(&mut self, state: &State, function: &CStr) {
-        match state.directory.shard(function, self.bucket) {
-            Ok(shard) => {
-                self.shard = Some(Arc::new(shard));
-                self.row = state.row(&function.to_string_lossy());
-            }
+    fn open(&mut self, directory: &Directory, function: CString) {
+        match directory.shard(&function, self.bucket) {
+            Ok(shard) => self.shard = Some((function, shard)),
             // Not there, or a file of the user's, or a link.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(_) => self.whole = false,
@@ -460,36 +534,28 @@ impl Walk {
     }
 
     /// Adds the shard's next names to `entries`.
-    fn read(&mut self, shard: &Arc<Shard>, bounds: &Bounds, entries: &mut Vec<Entry>) {
+    fn read(&mut self, bounds: &Bounds, entries: &mut Vec<Found>) {
+        let Some((function, shard)) = &self.shard else { return };
         let names = shard.next_names().unwrap_or_else(|_| {
             self.whole = false;
             Vec::new()
         });
-        if names.is_empty() {
-            self.shard = None;
-        }
-        for name in names {
+        for name in &names {
             // Removed meanwhile, or no file.
-            let Some(stat) = shard.stat(&name) else { continue };
+            let Some(stat) = shard.stat(name) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
-            if created < self.began && self.pending.as_ref() != Some(&name) {
+            if created < self.began && self.pending.as_ref() != Some(name) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }
             // A time that is no stamp was set by whoever copied the file.
-            let seconds = seconds_of(created).or_else(|| shard.seconds(&name, len)).unwrap_or(0.0);
-            let size = if bounds.bounds_entries_alone() { 1 } else { room(len) };
-            let used = nanoseconds(stat.stx_atime).max(created);
-            let seen = Seen { size, seconds, used };
-            entries.push(Entry {
-                shard: shard.clone(),
-                row: self.row,
-                bucket: self.bucket,
-                name,
-                len,
-                created,
-                seen,
-            });
+            let seconds = seconds_of(created).or_else(|| shard.seconds(name, len)).unwrap_or(0.0);
+            let seen = Seen { size: size(len, bounds), seconds, used: used(&stat) };
+            let name = Name { path: path_in_shard(function, self.bucket, name), walk: self.number };
+            entries.push(Found { name, created, seen });
+        }
+        if names.is_empty() {
+            self.shard = None;
         }
     }
 

@@ -5,6 +5,9 @@
 //! took, which the writer has put into that time's last digits ([`stamp`]). Nothing here touches a disk, so that the
 //! simulation in `benches` can replay years with the code that decides.
 
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+
 /// What goes first when something has to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
@@ -17,12 +20,18 @@ pub enum Policy {
     None,
 }
 
-/// Entries are looked at in groups of so many, of which the first to go are taken.
+/// Entries are looked at in groups of so many.
 pub const WINDOW: usize = 64;
 
-/// One in so many of a group goes. The fewer, the better the choice, and the more entries are looked at for each that
-/// goes: see `benches/RESULTS.md`, "Traces".
-pub const ONE_IN: usize = 8;
+/// One goes for so many that are looked at. The more are looked at, the better the choice, and the dearer: see
+/// `benches/RESULTS.md`, "Traces".
+pub const ONE_IN: usize = 4;
+
+/// So many are remembered as the next to go.
+pub const REMEMBERED: usize = 256;
+
+/// So many of the last that were made are not among them: a computation may ask for what it made just now, once more.
+pub const FRESH: usize = 8;
 
 /// An entry is marked as used at most once in so many nanoseconds; within them, nothing is known of its age.
 pub const RECENCY: i64 = 3600 * 1_000_000_000;
@@ -54,6 +63,82 @@ impl Policy {
             }
             Policy::Lru | Policy::None => -(idle as f64),
         }
+    }
+}
+
+/// What goes next: of the entries that were looked at, or made here, those least worth keeping.
+///
+/// A window alone may have few that should go, or too many. Remembered from one to the next, those that go are chosen from
+/// several times as many, for the same looks. What was made here needs no look at all, and is most of what comes.
+pub struct Candidates<T> {
+    /// By what was to be said for keeping each when it came here: the first to go is the last.
+    sorted: Vec<Candidate<T>>,
+    /// The last that were made, the newest at the back.
+    fresh: VecDeque<(T, Seen)>,
+    /// How many may go before others are to be looked at.
+    due: usize,
+}
+
+struct Candidate<T> {
+    worth: f64,
+    id: T,
+    seen: Seen,
+}
+
+impl<T: Eq + Hash> Candidates<T> {
+    /// None.
+    pub fn new() -> Candidates<T> {
+        Candidates { sorted: Vec::new(), fresh: VecDeque::new(), due: 0 }
+    }
+
+    /// Whether one in [`ONE_IN`] of those that were looked at last has gone.
+    pub fn are_used_up(&self) -> bool {
+        self.due == 0 || self.sorted.is_empty()
+    }
+
+    /// Adds a window of entries. What was known of them before is forgotten.
+    pub fn add_window(&mut self, window: Vec<(T, Seen)>, policy: Policy, now: i64) {
+        self.due = window.len().div_ceil(ONE_IN);
+        let again: HashSet<&T> = window.iter().map(|(id, _)| id).collect();
+        self.sorted.retain(|known| !again.contains(&known.id));
+        self.sorted.extend(window.into_iter().map(|(id, seen)| Candidate { worth: 0.0, id, seen }));
+        for candidate in &mut self.sorted {
+            candidate.worth = policy.worth(&candidate.seen, now);
+        }
+        self.sorted.sort_unstable_by(|a, b| b.worth.total_cmp(&a.worth));
+        self.sorted.drain(..self.sorted.len().saturating_sub(REMEMBERED));
+    }
+
+    /// Adds an entry that was made just now.
+    pub fn add_made(&mut self, id: T, seen: Seen, policy: Policy, now: i64) {
+        self.fresh.push_back((id, seen));
+        if self.fresh.len() > FRESH
+            && let Some((id, seen)) = self.fresh.pop_front()
+        {
+            self.add(id, seen, policy, now);
+        }
+    }
+
+    /// Adds one of which more is known now.
+    pub fn add(&mut self, id: T, seen: Seen, policy: Policy, now: i64) {
+        let worth = policy.worth(&seen, now);
+        let place = self.sorted.partition_point(|other| other.worth > worth);
+        if self.sorted.len() < REMEMBERED {
+            self.sorted.insert(place, Candidate { worth, id, seen });
+        } else if place > 0 {
+            // For the one most worth keeping.
+            self.sorted[..place].rotate_left(1);
+            self.sorted[place - 1] = Candidate { worth, id, seen };
+        }
+    }
+
+    /// Takes the next to go, with what was known of it; `None` where others are to be looked at first.
+    pub fn next_to_go(&mut self) -> Option<(T, Seen)> {
+        if self.are_used_up() {
+            return None;
+        }
+        self.due -= 1;
+        self.sorted.pop().map(|candidate| (candidate.id, candidate.seen))
     }
 }
 
@@ -131,5 +216,49 @@ mod tests {
             Policy::Lru.worth(&Seen { used: NOW, seconds: 0.0, ..entry }, NOW)
                 > Policy::Lru.worth(&entry, NOW)
         );
+    }
+
+    /// Windows of entries that were used that many hours ago; an entry is known by that.
+    fn add_window(candidates: &mut Candidates<i64>, hours: std::ops::Range<i64>) {
+        let window = hours.map(|idle| (idle, Seen { size: 1, seconds: 1.0, used: NOW - idle * RECENCY }));
+        candidates.add_window(window.collect(), Policy::Lru, NOW);
+    }
+
+    fn take(candidates: &mut Candidates<i64>) -> Vec<i64> {
+        std::iter::from_fn(|| candidates.next_to_go()).map(|(idle, _)| idle).collect()
+    }
+
+    #[test]
+    fn what_an_earlier_window_had_goes_before_what_is_worth_more() {
+        let mut candidates = Candidates::new();
+        add_window(&mut candidates, 100..132);
+        assert_eq!(take(&mut candidates), (124..132).rev().collect::<Vec<_>>(), "one in four");
+        add_window(&mut candidates, 0..32);
+        assert_eq!(take(&mut candidates), (116..124).rev().collect::<Vec<_>>());
+        // As many again, better ones; seen again, none is there twice.
+        for _ in 0..8 {
+            add_window(&mut candidates, 0..REMEMBERED as i64);
+            assert!(candidates.sorted.len() <= REMEMBERED);
+            let taken = take(&mut candidates);
+            assert!(taken.windows(2).all(|pair| pair[0] > pair[1]), "{taken:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_goes_in_its_turn_but_not_at_once() {
+        let mut candidates = Candidates::new();
+        add_window(&mut candidates, 1000..1000 + 2 * REMEMBERED as i64);
+        let worst = |id| (id, Seen { size: 1, seconds: 1.0, used: NOW - 5000 * RECENCY });
+        for id in 0..FRESH as i64 {
+            let (id, seen) = worst(id);
+            candidates.add_made(id, seen, Policy::Lru, NOW);
+        }
+        assert_eq!(candidates.next_to_go().map(|(id, _)| id), Some(999 + 2 * REMEMBERED as i64));
+        let (id, seen) = worst(-1);
+        candidates.add_made(id, seen, Policy::Lru, NOW);
+        assert_eq!(candidates.next_to_go(), Some(worst(0)));
+        // One that was used meanwhile comes after the others.
+        candidates.add(-2, Seen { used: NOW, ..seen }, Policy::Lru, NOW);
+        assert!(!take(&mut candidates).contains(&-2));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::bounds::Bounds;
 use crate::entry::{Encoded, Origin};
-use crate::evict::{Reserved, reserve};
+use crate::evict::reserve;
 use crate::key::Key;
 use crate::state::{Generation, Slot, State};
 use crate::store::{Made, Published, Refused, below_size_limit, write_all};
@@ -59,7 +59,9 @@ impl Publication<'_> {
         };
         let published = state.directory.publish(self.name, self.replace, self.made, write, permit)?;
         if let Published::Now { replaced } = published {
-            reserved.into_iter().for_each(Reserved::keep);
+            if let Some(reserved) = reserved {
+                reserved.keep(self.name, took);
+            }
             if let Some(len) = replaced {
                 state.tally().remove(self.key.as_bytes()[0], len);
             }

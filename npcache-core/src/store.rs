@@ -14,6 +14,7 @@
 //! over. The root is held as a descriptor and everything below is reached from it, following no link at
 //! the last step.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -565,6 +566,16 @@ impl Directory {
         }
     }
 
+    /// Unlinks an entry, by its path, if `goes` says so of what the system says of it; that, if it is gone by this.
+    pub(crate) fn evict(&self, entry: &CStr, goes: impl FnOnce(&Statx) -> bool) -> Option<Statx> {
+        let slash = entry.to_bytes().iter().rposition(|byte| *byte == b'/')?;
+        let parent = CString::new(&entry.to_bytes()[..slash]).expect("a part of a C string");
+        let shard = Shard(self.open_below(&parent, OFlags::PATH | OFlags::DIRECTORY).ok()?);
+        let name = &entry[slash + 1..];
+        let stat = shard.stat(name)?;
+        (goes(&stat) && unlinkat(&shard.0, name, AtFlags::empty()).is_ok()).then_some(stat)
+    }
+
     /// The names at the root that may be functions' directories, sorted.
     pub(crate) fn functions(&self) -> rustix::io::Result<Vec<CString>> {
         let root = self.open_directory(&self.root, c".")?;
@@ -787,11 +798,6 @@ impl Shard {
         let n = retry(|| rustix::io::pread(&file, &mut tail[..], at)).ok()?;
         if n == TAIL { time_of_tail(&tail, len).map(|took| took.as_secs_f64()) } else { None }
     }
-
-    /// Unlinks one of them.
-    pub(crate) fn unlink(&self, name: &CStr) -> rustix::io::Result<()> {
-        unlinkat(&self.0, name, AtFlags::empty())
-    }
 }
 
 /// What a directory's record of an entry takes: 19 bytes, a name of 68, a NUL, aligned to 8.
@@ -810,6 +816,20 @@ pub(crate) fn mark_used(file: &OwnedFd, now: i64) {
         let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let _ = futimens(file, &Timestamps { last_access: timespec(now), last_modification });
     }
+}
+
+/// The path of an entry by its function's directory, the byte that its shard is named for, and its own name.
+pub(crate) fn path_in_shard(function: &CStr, shard: u8, name: &CStr) -> CString {
+    let shard = format!("/{shard:02x}/");
+    let path = [function.to_bytes(), shard.as_bytes(), name.to_bytes()].concat();
+    CString::new(path).expect("made of names")
+}
+
+/// The directory of an entry's function, and the byte that its shard is named for, from a path that [`path_in_shard`] made.
+pub(crate) fn function_and_shard(entry: &CStr) -> (Cow<'_, str>, u8) {
+    let mut steps = entry.to_bytes().split(|byte| *byte == b'/').map(String::from_utf8_lossy);
+    let mut step = || steps.next().expect("two slashes");
+    (step(), u8::from_str_radix(&step(), 16).expect("two hexadecimal digits"))
 }
 
 /// The byte that a directory of entries is named for.
