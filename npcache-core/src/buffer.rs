@@ -106,7 +106,7 @@ impl Buffer {
 
     /// The bytes of memory, or of a mapped file, that the result keeps.
     pub(crate) fn memory(&self) -> u64 {
-        self.contents().blocks.iter().map(|block| block.as_slice().len() as u64).sum()
+        self.contents().blocks.iter().map(|block| block.kept() as u64).sum()
     }
 
     /// A copy of the result that only its caller has, to write to: changes of it reach neither the cache nor anybody

@@ -20,6 +20,9 @@ use crate::store::retry;
 /// Data starts on a multiple of this, in memory and in files: a cache line, and the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
 
+/// What the allocator, whose blocks start on a multiple of 16, is asked for besides.
+const SPACE_TO_ALIGN: usize = ALIGNMENT - 16;
+
 /// From here on memory comes from the system in pages, so that freeing it gives it back; below, from the
 /// allocator, whose smaller blocks are warm. glibc's own limit for the same choice starts at 128 KiB and grows.
 const PAGES_FROM: usize = 1 << 20;
@@ -110,7 +113,7 @@ impl Memory {
 
     /// `len` bytes from the allocator: aligned here, since glibc's aligned allocation takes three times as long.
     fn allocated(len: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Result<Memory> {
-        let layout = Layout::from_size_align(len + ALIGNMENT - 16, 16).map_err(|_| Error::Memory(len))?;
+        let layout = Layout::from_size_align(len + SPACE_TO_ALIGN, 16).map_err(|_| Error::Memory(len))?;
         let block = NonNull::new(allocate(layout)).ok_or(Error::Memory(len))?;
         let skip = block.as_ptr().align_offset(ALIGNMENT);
         // SAFETY: a multiple of 16 below ALIGNMENT, for which there is room before the `len` bytes' end.
@@ -148,6 +151,14 @@ impl Memory {
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let start = unsafe { mmap(std::ptr::null_mut(), self.len, protection, MapFlags::PRIVATE, &file, 0) };
         Some(Memory { start: NonNull::new(start.ok()?.cast())?, len: self.len, kind: self.kind })
+    }
+
+    /// How many bytes it keeps, of which what was read may fill less.
+    pub(crate) fn kept(&self) -> usize {
+        match self.kind {
+            Kind::Allocated { layout, .. } => layout.size() - SPACE_TO_ALIGN,
+            Kind::Pages { .. } | Kind::File { .. } | Kind::Empty => self.len,
+        }
     }
 
     /// The bytes.
@@ -304,6 +315,18 @@ mod tests {
         drop(Memory::to_fill(SPARE_BYTES + 1).unwrap());
         let spares = SPARES.lock();
         assert_eq!((spares.len(), spares.iter().map(|spare| spare.len).sum()), (8, SPARE_BYTES));
+    }
+
+    #[test]
+    fn what_is_read_keeps_the_room_that_it_was_read_into() {
+        use std::io::{Seek, Write};
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"ten bytes.").unwrap();
+        file.rewind().unwrap();
+        let memory = Memory::read(file.as_fd(), 100).unwrap();
+        assert_eq!((memory.as_slice(), memory.kept()), (&b"ten bytes."[..], 100));
+        assert_eq!(memory.as_slice().as_ptr() as usize % ALIGNMENT, 0);
+        assert_eq!(Memory::copy_of(memory.as_slice()).unwrap().kept(), 10);
     }
 
     #[test]
