@@ -6,6 +6,7 @@ import datetime
 import enum
 import io
 import itertools
+import os
 import pathlib
 import threading
 
@@ -413,7 +414,8 @@ def test_a_file_counts_by_its_contents(cache, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"abc")
     other.write_bytes(b"abc")
-    assert size(npcache.File(one)) == size(npcache.File(other)) == 3
+    assert size(npcache.File(one)) == size(npcache.File(other)) == size(npcache.File(os.fsencode(one))) == 3
+    assert str(npcache.File(os.fsencode(one))) == str(one)
     assert computed(size) == 1
     one.write_bytes(b"abcd")
     assert size(npcache.File(one)) == 4

@@ -65,8 +65,8 @@ class File(os.PathLike[str]):
 
     __slots__ = ("path",)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+        self.path = os.fsdecode(path)
 
     def __fspath__(self) -> str:
         return self.path
