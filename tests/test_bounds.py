@@ -229,3 +229,17 @@ def test_a_hit_is_a_use_of_its_entry_also_in_memory(cache_path, monkeypatch):
             os.utime(entry, ns=(made, made))
             assert cache.call("old", "1", b"", lambda: 1 / 0).origin == origin
             assert entry.stat().st_atime_ns - made > 2 * 3600 * 10**9
+
+
+def test_what_was_made_before_a_clock_was_set_back_is_counted(cache_path):
+    code = """
+with Cache(sys.argv[1]) as cache:
+    for seed in range(200):
+        cache.call("earlier", "1", str(seed).encode(), lambda: np.arange(3))
+"""
+    run_python(code, cache_path, before=[need_tool("faketime", "faketime"), "-f", "+3h"])
+    with Cache(cache_path, max_entries=100) as cache:
+        for seed in range(200):
+            assert cache.call("later", "1", str(seed).encode(), lambda: np.arange(3)).origin == COMPUTED
+    assert usage(cache_path)[1] <= 105
+    assert list(counted(cache_path)[0]) == list(usage(cache_path))

@@ -544,7 +544,9 @@ impl Walk {
             // Removed meanwhile, or no file.
             let Some(stat) = shard.stat(name) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
-            if created < self.began && self.pending.as_ref() != Some(name) {
+            // Of a time that is yet to come, by more than its last 16 bits, is what was made before a clock was set back.
+            let is_new = (self.began..=now().saturating_add(1 << 16)).contains(&created);
+            if !is_new && self.pending.as_ref() != Some(name) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }
