@@ -155,6 +155,21 @@ def test_what_goes_while_others_are_looked_at_is_counted(tmp_path):
     assert max(wrong) <= 2, wrong
 
 
+def test_a_count_that_is_wrong_mends_itself(tmp_path):
+    with Cache(tmp_path, max_entries=10_000) as cache:
+        for i in range(300):
+            cache.call("f", "1", b"%d" % i, lambda: np.zeros(10))
+        for entry in entries(tmp_path)[::2]:
+            entry.unlink()
+        assert counted(tmp_path)[0][1] == 300
+        before = int(time.time())
+        for i in range(20_000):
+            cache.call("g", "1", b"%d" % i, lambda: np.zeros(10))
+            if counted(tmp_path)[1] > before:
+                break
+        assert abs(counted(tmp_path)[0] / usage(tmp_path) - 1).max() < 0.01
+
+
 HITS = """
 import sys
 from driver import DISK, Cache
@@ -210,10 +225,12 @@ def test_under_lru_what_was_hit_stays_and_the_rest_goes(cache_path):
             use_long_ago(cache.call("f", "1", b"%d" % i, **call).path)
     # As another process does, which did not see them being made.
     with Cache(cache_path, max_entries=40, policy="lru") as cache:
-        hit = range(0, 40, 4)
+        # Makes it look at all, and the first go.
+        assert cache.call("new", "1", b"", **call).origin == COMPUTED
+        hit = range(1, 40, 4)
         for i in hit:
             assert cache.call("f", "1", b"%d" % i, **call).origin == DISK
-        for i in range(30):
+        for i in range(29):
             assert cache.call("new", "1", b"%d" % i, **call).origin == COMPUTED
         assert [cache.call("f", "1", b"%d" % i, **call).origin for i in hit] == [DISK] * 10
 
@@ -243,3 +260,13 @@ with Cache(sys.argv[1]) as cache:
             assert cache.call("later", "1", str(seed).encode(), lambda: np.arange(3)).origin == COMPUTED
     assert usage(cache_path)[1] <= 105
     assert list(counted(cache_path)[0]) == list(usage(cache_path))
+
+
+@pytest.mark.parametrize("memory", ["0", "1M"])
+def test_what_is_over_age_is_computed_again(cache_path, memory, monkeypatch):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", memory)
+    with Cache(cache_path, max_age="0.2") as cache:
+        assert cache.call("f", "1", b"", lambda: np.zeros(10)).origin == COMPUTED
+        until = time.monotonic() + PATIENCE / 6
+        while cache.call("f", "1", b"", lambda: np.zeros(10)).origin != COMPUTED:
+            assert time.monotonic() < until, "it is found for ever"

@@ -233,6 +233,31 @@ PROTECTIONS = [
         [("log.rs", "if !lock(SAID.get(|_| true, Mutex::default)).insert(what) {", "if false && what.is_empty() {")],
         "test_log.py::test_each_damaged_entry_is_said_once_with_what_is_wrong",
     ),
+    (
+        "correction of a wrong count",
+        [("evict.rs", "        if self.whole {\n            bucket.bytes", "        if false {\n            bucket.bytes")],
+        "test_bounds.py::test_a_count_that_is_wrong_mends_itself",
+    ),
+    (
+        "counting of what goes before a walk comes to it",
+        [("evict.rs", "if name.walk != walk.number && created", "if false && name.walk != walk.number && created")],
+        "test_bounds.py::test_what_goes_while_others_are_looked_at_is_counted",
+    ),
+    (
+        "look before an entry goes",
+        [("evict.rs", "                seen.used <= known.used\n", "                true || seen.used <= known.used\n")],
+        "test_bounds.py::test_under_lru_what_was_hit_stays_and_the_rest_goes",
+    ),
+    (
+        "age at a look-up",
+        [("cache.rs", "now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age()", "false")],
+        "test_bounds.py::test_what_is_over_age_is_computed_again",
+    ),
+    (
+        "age of what is in memory",
+        [("cache.rs", "if now.saturating_sub(buffer.created()) > max_age {", "if false {")],
+        "test_bounds.py::test_what_is_over_age_is_computed_again",
+    ),
 ]
 
 
