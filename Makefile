@@ -72,11 +72,21 @@ bench: build
 bench-smoke: build
 	$(PYTHON) benches/run.py --smoke
 
-# The policies on traces of calls, beside an oracle: prints a table and draws benches/traces.svg.
-traces:
-	mkdir -p target
+# The policies on traces of calls, beside an oracle: prints a table and draws benches/traces.svg. The recorded one, block
+# requests of a virtual machine, is in the source package of libCacheSim's bindings, 81 MB.
+RECORDED := target/recorded/requests
+traces: $(RECORDED)
 	rustc -O --edition 2024 benches/traces.rs -o target/traces
-	target/traces benches/traces.svg
+	target/traces benches/traces.svg $(RECORDED)
+
+$(RECORDED):
+	$(PYTHON) -m venv target/recorded
+	target/recorded/bin/python -m pip install --quiet --disable-pip-version-check scikit-build-core
+	target/recorded/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--no-binary :all: --dest target/recorded libcachesim==0.3.5
+	tar --extract --to-stdout --file target/recorded/libcachesim-0.3.5.tar.gz --wildcards '*/data/cloudPhysicsIO.csv' \
+		| awk -F, 'NR > 1 { print $$2, $$5, $$4 }' > $@.part
+	mv $@.part $@
 
 include packaging/install.mk
 
