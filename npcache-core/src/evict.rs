@@ -429,7 +429,7 @@ impl Walker {
             walk.removals += 1;
             let is_pending =
                 walk.pending.as_ref().is_some_and(|leaf| name.path.to_bytes().ends_with(leaf.to_bytes()));
-            if name.walk != walk.number && created < walk.began && !is_pending {
+            if name.walk != walk.number && !walk.is_newer(created) && !is_pending {
                 // It was counted then, and is not found any more.
                 walk.counted.0 -= bytes as i64;
                 walk.counted.1 -= 1;
@@ -524,6 +524,12 @@ impl Walk {
         }
     }
 
+    /// Whether an entry was made since this began, so that it was not counted then. Of a time that is yet to come, by more
+    /// than its last 16 bits, is what was made before a clock was set back.
+    fn is_newer(&self, created: i64) -> bool {
+        (self.began..=now().saturating_add(1 << 16)).contains(&created)
+    }
+
     fn open(&mut self, directory: &Directory, function: CString) {
         match directory.shard(&function, self.bucket) {
             Ok(shard) => self.shard = Some((function, shard)),
@@ -544,9 +550,7 @@ impl Walk {
             // Removed meanwhile, or no file.
             let Some(stat) = shard.stat(name) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
-            // Of a time that is yet to come, by more than its last 16 bits, is what was made before a clock was set back.
-            let is_new = (self.began..=now().saturating_add(1 << 16)).contains(&created);
-            if !is_new && self.pending.as_ref() != Some(name) {
+            if !self.is_newer(created) && self.pending.as_ref() != Some(name) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }
