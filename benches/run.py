@@ -364,7 +364,7 @@ def describe_machine():
             model = info.split(":", 1)[1].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
-    system = output(["stat", "-f", "-c", "%T", TARGET]).strip()
+    system = output(["df", "--output=fstype", TARGET]).split()[-1]
     cores = len(os.sched_getaffinity(0))
     return f"{cores} x {model}, {memory} GiB, Linux {platform.release()}, {system}"
 

@@ -371,7 +371,7 @@ fn draw(charts: &[Chart<'_>]) -> Result<String, std::fmt::Error> {
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {}\" font-family=\"sans-serif\" \
          font-size=\"11\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>",
-        HIGH + 90.0
+        HIGH + 120.0
     )?;
     for (i, (name, lines)) in charts.iter().enumerate() {
         let (left, top) = (45.0 + i as f64 * (WIDE + 60.0), 40.0);
@@ -403,7 +403,7 @@ fn draw(charts: &[Chart<'_>]) -> Result<String, std::fmt::Error> {
             writeln!(svg, "<text x=\"{at}\" y=\"{}\" fill=\"{colour}\">{label}</text>", top + HIGH + 45.0)?;
         }
     }
-    let foot = HIGH + 80.0;
+    let foot = HIGH + 110.0;
     writeln!(
         svg,
         "<text x=\"45\" y=\"{foot}\">seconds saved, % of all; size of the cache, % of all results</text>\n</svg>"
