@@ -173,55 +173,51 @@ def measure(part, rows, smoke, million):
     peers = [TARGET / "venv-bench/bin/python", ROOT / "benches/peers.py"]
     passes, rounds = (1, 2) if smoke else (3, 11)
     large = (8 if smoke else 100) << 20
-    empty_work()
+    work = WORK / part
+    work.mkdir(parents=True)
     if part == "memory":
         for turn in range(passes):
-            rows.add_lines(output([memory, WORK / str(turn), rounds, 2_000 if smoke else 100_000]))
+            rows.add_lines(output([memory, work / str(turn), rounds, 2_000 if smoke else 100_000]))
     elif part in ("disk", "peers"):
-        for _ in range(passes):
-            rows.add_lines(output([bench, part, WORK, rounds, *(["--smoke"] if smoke else [])]))
-            empty_work()
+        for turn in range(passes):
+            rows.add_lines(output([bench, part, work / str(turn), rounds, *(["--smoke"] if smoke else [])]))
     elif part == "fresh":
-        first_hits(rows, bench, peers, [1 << 10, 1 << 20, large], smoke)
+        first_hits(rows, work, bench, peers, [1 << 10, 1 << 20, large], smoke)
     elif part == "python":
-        rows.add_lines(output([*peers, "rows", WORK / "python", 2 if smoke else 11, large]))
+        rows.add_lines(output([*peers, "rows", work, 2 if smoke else 11, large]))
     elif part == "growth":
-        grow(rows, bench, [100, 1000] if smoke else [1_000, 100_000, 1_000_000], 2 if smoke else 31)
+        grow(rows, work, bench, [100, 1000] if smoke else [1_000, 100_000, 1_000_000], 2 if smoke else 31)
     elif part == "bounds":
         # With a million entries there, a million are inserted.
         for count in [500] if smoke else [10_000, 1_000_000] if million else [10_000]:
-            rows.add_lines(output([bench, "bounds", WORK / str(count), count, 2 if smoke else max(count // 250, 100)]))
+            rows.add_lines(output([bench, "bounds", work / str(count), count, 2 if smoke else max(count // 250, 100)]))
 
 
-def first_hits(rows, bench, peers, sizes, smoke):
+def first_hits(rows, work, bench, peers, sizes, smoke):
     """Opening and the first hit, in a process each."""
     native = [(store, [bench]) for store in ["lmdb", "cacache", "foyer"]]
     hosts = [(store, peers) for store in ["joblib", "diskcache", "cachier", "numpy.load mapped"]]
     for size in sizes:
         label = f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB"
         for store, program in native + hosts:
-            empty_work()
+            pair = work / f"{size}-{store}"
+            pair.mkdir()
             sides = [("ours", "npcache"), ("other", store)]
             times = {"ours": [], "other": []}
             for _, name in sides:
-                output([*program, "prepare", name, WORK / name, size])
+                output([*program, "prepare", name, pair / name, size])
             repetitions = 1 if smoke else 15 if program[0] == bench else 5
             for turn in range(repetitions):
                 for side, name in sides if turn % 2 else sides[::-1]:
-                    times[side].append(float(output([*program, "fresh", name, WORK / name, size])))
+                    times[side].append(float(output([*program, "fresh", name, pair / name, size])))
             language = "" if program[0] == bench else "Python, "
             shown = {"lmdb": "LMDB"}.get(store, store)
             rows.add(f"{language}first hit of a process, opening included, {label} ÷ {shown}", "ns", **times)
 
 
-def empty_work():
-    remove_work()
-    WORK.mkdir(parents=True)
-
-
 def remove_work():
     """By as many processes as there are cores: a million entries take minutes."""
-    parts = [str(part) for pattern in ["*/kernel/*", "*"] for part in sorted(WORK.glob(pattern))]
+    parts = [str(part) for pattern in ["*/*/*/*", "*"] for part in sorted(WORK.glob(pattern))]
     cores = len(os.sched_getaffinity(0))
     running = [subprocess.Popen(["rm", "-rf", "--", *parts[i::cores]]) for i in range(cores)]
     for process in running:
@@ -229,19 +225,19 @@ def remove_work():
     shutil.rmtree(WORK, ignore_errors=True)
 
 
-def grow(rows, bench, counts, rounds):
-    disk = os.statvfs(WORK)
+def grow(rows, work, bench, counts, rounds):
+    disk = os.statvfs(work)
     if disk.f_favail and disk.f_favail < 1.2 * sum(counts) or disk.f_bavail * disk.f_frsize < 6_000 * sum(counts):
-        sys.exit(f"bench: {WORK} needs {sum(counts)} inodes and {sum(counts) * 6000 >> 20} MiB")
+        sys.exit(f"bench: {work} needs {sum(counts)} inodes and {sum(counts) * 6000 >> 20} MiB")
     for count in counts:
         half = count // 2
-        fills = [[bench, "fill", WORK / str(count), *part] for part in [(0, half), (half, count)]]
+        fills = [[bench, "fill", work / str(count), *part] for part in [(0, half), (half, count)]]
         running = [subprocess.Popen([str(word) for word in fill]) for fill in fills]
         if any(process.wait() for process in running):
             sys.exit("bench: filling a directory failed")
     say(f"directories of {', '.join(f'{count:,}' for count in counts)} entries made")
     os.sync()
-    rows.add_lines(output([bench, "grow", WORK, rounds, *counts]))
+    rows.add_lines(output([bench, "grow", work, rounds, *counts]))
     first = counts[0]
     for what in ["hit", "miss"]:
         small = rows.rows[f"{what} at {first} entries ÷ bare"]
@@ -407,6 +403,8 @@ def main():
     build(options.smoke)
     say("built")
 
+    # Not between the parts: what is removed slows down for minutes who makes files.
+    remove_work()
     name = "bench-smoke" if options.smoke else "bench"
     measured, failed = [], []
     for part in options.parts:
