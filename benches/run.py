@@ -392,7 +392,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="every row once, on less: proves that the harness runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--million", action="store_true", help="the part bounds also with a million entries: 18 GB")
+    parser.add_argument("--million", action="store_true", help="the part bounds also with a million entries: 25 GB")
     parser.add_argument("--results", action="store_true", help="write target/bench.json's table into benches/RESULTS.md")
     options = parser.parse_args()
     if options.results:
