@@ -40,7 +40,7 @@ use crate::store::{
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
 /// where copying costs what mapping and its page faults do.
-const MAP_FROM: usize = 256 << 10;
+pub(crate) const MAP_FROM: usize = 256 << 10;
 
 /// The read of a function's first entry: most small results whole, in one call.
 const FIRST_READ: usize = 8 << 10;

@@ -167,7 +167,7 @@ impl Reserved<'_> {
 }
 
 /// What an entry of this length counts for where one is compared with others.
-fn size(len: u64, bounds: &Bounds) -> u64 {
+pub(crate) fn size(len: u64, bounds: &Bounds) -> u64 {
     if bounds.bounds_entries_alone() { 1 } else { room(len) }
 }
 

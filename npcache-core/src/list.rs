@@ -17,20 +17,17 @@ use rustix::io::Errno;
 use serde_json::Value as Json;
 
 use crate::buffer::Buffer;
-use crate::cache::Cache;
+use crate::cache::{Cache, MAP_FROM};
 use crate::cbor;
 use crate::digest::{from_hex, hex};
 use crate::entry::{self, Array, Parsed};
 use crate::error::{Error, Result};
-use crate::evict::room;
+use crate::evict::{room, size};
 use crate::key::{Identity, Key};
 use crate::map::{Memory, statx_of};
 use crate::policy::{Seen, seconds_of};
 use crate::state::State;
 use crate::store::{Directory, entry_name, entry_path, function_directory, function_name, retry};
-
-/// Entries up to this length are read, larger ones mapped, as for a hit.
-const MAP_FROM: u64 = 256 << 10;
 
 impl Cache {
     /// The entries of the directory, or of one function, whose keys begin with these hexadecimal digits: by function,
@@ -279,8 +276,8 @@ impl Entry {
             Some(seconds) => seconds,
             None => self.metadata()?.compute_seconds,
         };
-        let size = if bounds.bounds_entries_alone() { 1 } else { self.room() };
-        let seen = Seen { size, seconds, used: nanoseconds(self.used).max(created) };
+        let seen =
+            Seen { size: size(self.bytes, &bounds), seconds, used: nanoseconds(self.used).max(created) };
         Ok(bounds.policy().worth(&seen, nanoseconds(SystemTime::now())))
     }
 
@@ -306,13 +303,13 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The whole of an open file.
+/// The whole of an open file: read, or mapped from the length on from which a hit is.
 pub(crate) fn read_or_map(file: &OwnedFd) -> rustix::io::Result<Memory> {
     let stat = statx_of(file.as_fd())?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
         return Err(Errno::NXIO);
     }
-    if stat.stx_size >= MAP_FROM {
+    if stat.stx_size >= MAP_FROM as u64 {
         return Memory::map(file.as_fd(), &stat);
     }
     let mut memory = Memory::zeroed(stat.stx_size as usize).map_err(|_| Errno::NOMEM)?;

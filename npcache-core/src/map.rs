@@ -103,9 +103,9 @@ impl Memory {
         let out_of_memory = |_| rustix::io::Errno::NOMEM;
         // SAFETY: the layout's size is not zero, with room for alignment.
         let mut memory = Memory::allocated(room, |layout| unsafe { alloc(layout) }).map_err(out_of_memory)?;
+        let start = memory.start.as_ptr().cast::<MaybeUninit<u8>>();
         // SAFETY: `room` bytes that nobody else has, which may be uninitialised.
-        let place =
-            unsafe { std::slice::from_raw_parts_mut(memory.start.as_ptr().cast::<MaybeUninit<u8>>(), room) };
+        let place = unsafe { std::slice::from_raw_parts_mut(start, room) };
         // Initialised are only those that were read.
         memory.len = retry(|| Ok(rustix::io::read(file, &mut *place)?.0.len()))?;
         Ok(memory)
