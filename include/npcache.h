@@ -261,7 +261,7 @@ typedef struct {
      */
     uint64_t evicted;
     /**
-     * Entries that were found damaged, and were computed again.
+     * Entries that were found damaged, and were computed again or, by the option `promote`, replaced.
      */
     uint64_t corrupt;
     /**

@@ -787,8 +787,8 @@ impl<'a> Call<'a> {
                     remember(state, generation, &self.function.known, self.args, &self.key, &buffer, None);
                     return Step::Hit(buffer);
                 }
-                Found::Nothing | Found::Old | Found::Bad | Found::Unreadable => {
-                    if let Some(buffer) = self.find_below(state, generation, &path) {
+                found => {
+                    if let Some(buffer) = self.find_below(state, generation, &path, &found) {
                         self.forget_wait(state);
                         return Step::Hit(buffer);
                     }
@@ -955,16 +955,17 @@ impl<'a> Call<'a> {
         if self.options.mode == Mode::Refresh {
             return Found::Nothing;
         }
+        let below = if self.root.lower.is_some() { "looked for in the cache below or " } else { "" };
         let bad = |why: &str| {
             let entry = Path::new(OsStr::from_bytes(path.as_bytes()));
             say_once(Level::Warning, entry, "bad", || {
-                format!("{}: {why}; the call is computed again", entry.display())
+                format!("{}: {why}; the call is {below}computed again", entry.display())
             });
             Found::Bad
         };
         let unreadable = |e: Errno| {
             say_once(Level::Warning, self.root.directory.path(), "unreadable", || {
-                format!("{}: cannot be read: {e}; the call is computed again", path.to_string_lossy())
+                format!("{}: cannot be read: {e}; the call is {below}computed again", path.to_string_lossy())
             });
             Found::Unreadable
         };
@@ -1015,8 +1016,14 @@ impl<'a> Call<'a> {
         (!is_old).then(|| (loaded.at(path), (state.clone(), before)))
     }
 
-    /// The same; remembered, or copied to this cache, if it is to be.
-    fn find_below(&self, state: &Arc<State>, generation: Generation, path: &CString) -> Option<Buffer> {
+    /// The same; remembered, or copied to this cache, if it is to be, in place of what was found here.
+    fn find_below(
+        &self,
+        state: &Arc<State>,
+        generation: Generation,
+        path: &CString,
+        found: &Found,
+    ) -> Option<Buffer> {
         let (buffer, below) = self.look_below(state)?;
         let known = &self.function.known;
         if self.options.promote && self.options.mode == Mode::ReadWrite {
@@ -1025,10 +1032,14 @@ impl<'a> Call<'a> {
             let full = state.full_generation(known.slot);
             let name = &path.as_c_str()[self.below_root()..];
             let bounds = self.options.bounds.or(state.bounds());
+            let replace = matches!(found, Found::Old | Found::Bad);
             if generation.agrees(&full)
-                && copy.publish(state, name, false, known.slot, full, &bounds).is_ok()
+                && copy.publish(state, name, replace, known.slot, full, &bounds).is_ok()
                 && let Found::Hit(own) = self.look_on_disk(state, path)
             {
+                if matches!(found, Found::Bad) {
+                    state.count(state.row(&known.directory), Count::Corrupt, 1);
+                }
                 let own = own.at(path.clone());
                 remember(state, generation, known, self.args, &self.key, &own, None);
                 return Some(own);

@@ -256,7 +256,8 @@ impl Options {
         self
     }
 
-    /// `promote=no|yes`: whether what is found in the cache below is copied to this one.
+    /// `promote=no|yes`: whether what is found in the cache below is copied to this one, in place of what is damaged or over age
+    /// here.
     pub fn promote(mut self, promote: bool) -> Options {
         self.promote = promote;
         self

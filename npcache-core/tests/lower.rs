@@ -180,3 +180,39 @@ fn what_is_over_age_there_is_not_served_and_a_copy_is_as_old_as_what_was_copied(
         assert_eq!(call(&bounded, args, 4).origin(), Origin::Computed);
     }
 }
+
+#[test]
+fn a_damaged_entry_of_ones_own_is_replaced_by_the_copy_and_counted_once() {
+    let (site, own) = site();
+    let promoting = above(&site, &own).promote(true).memory_bytes(0).verify(npcache_core::Verify::Always);
+    let cache = promoting.open(own.path()).unwrap();
+    for (damaged, (args, len)) in [(&b"small"[..], 4), (b"large", LARGE)].into_iter().enumerate() {
+        damage(call(&cache, args, len).path().unwrap());
+        for _ in 0..2 {
+            let found = call(&cache, args, len);
+            assert!(found.path().unwrap().starts_with(own.path().canonicalize().unwrap()), "{found:?}");
+            assert_eq!(found.view::<f64>(0).unwrap().sum(), len as f64);
+        }
+        let counted = cache.statistics().unwrap();
+        let promoted = 2 * (damaged as u64 + 1);
+        assert_eq!((counted.corrupt, counted.lower, counted.disk), (promoted / 2, promoted, promoted / 2));
+        assert_eq!((counted.misses, counted.stored), (0, 0));
+    }
+}
+
+#[test]
+fn an_entry_of_ones_own_that_is_over_age_is_replaced_by_a_younger_copy() {
+    let (site, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lifetime = Duration::from_secs(1);
+    call(&Cache::open(own.path()).unwrap(), b"", 4);
+    // And some ticks of the clock.
+    std::thread::sleep(lifetime + Duration::from_millis(50));
+    call(&Cache::open(site.path()).unwrap(), b"", 5);
+    let bounded = above(&site, &own).promote(true).memory_bytes(0).max_age(lifetime);
+    let found = call(&bounded.open(own.path()).unwrap(), b"", 6);
+    assert!(found.path().unwrap().starts_with(own.path().canonicalize().unwrap()), "{found:?}");
+    // Whoever asks the own cache alone has it now.
+    let cache = Cache::open(own.path()).unwrap();
+    assert_eq!(call(&cache, b"", 6).view::<f64>(0).unwrap().sum(), 5.0);
+    assert_eq!(cache.statistics().unwrap().corrupt, 0);
+}

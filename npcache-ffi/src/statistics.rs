@@ -30,7 +30,7 @@ pub struct npcache_statistics {
     pub unstored: u64,
     /// Entries that were removed to keep within bounds.
     pub evicted: u64,
-    /// Entries that were found damaged, and were computed again.
+    /// Entries that were found damaged, and were computed again or, by the option `promote`, replaced.
     pub corrupt: u64,
     /// Calls that waited for another caller which computed the same.
     pub waits: u64,
