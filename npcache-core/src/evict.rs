@@ -30,7 +30,7 @@ use crate::key::Key;
 use crate::policy::{Candidates, Policy, Seen, WINDOW, seconds_of};
 use crate::state::{State, lock};
 use crate::statistics::Count;
-use crate::store::{Directory, Shard, entry_name, function_and_shard, nanoseconds, now, path_in_shard};
+use crate::store::{Directory, Shard, function_and_shard, nanoseconds, now, path_in_shard};
 
 const BUCKETS: usize = 256;
 
@@ -179,12 +179,13 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// Makes room for an entry of `len` bytes.
+/// Makes room for an entry of `len` bytes, whose file is there already, without its name.
 pub(crate) fn reserve<'s>(
     state: &'s State,
     bounds: &'s Bounds,
     key: &Key,
     len: u64,
+    inode: u64,
 ) -> Result<Reserved<'s>, Unstored> {
     if room(len) > bounds.max_bytes() {
         return Err(Unstored::TooLarge);
@@ -200,7 +201,7 @@ pub(crate) fn reserve<'s>(
             Err(TryLockError::WouldBlock) => is_over(tally, bounds, 0).then(|| lock(&state.walker)),
         };
         if let Some(walker) = walker {
-            make_room(walker, state, bounds, (*key, room(len)))?;
+            make_room(walker, state, bounds, Pending { bucket, bytes: room(len), inode })?;
         }
     }
     Ok(reserved)
@@ -219,7 +220,7 @@ fn make_room(
     bounds: &Bounds,
     pending: Pending,
 ) -> Result<(), Unstored> {
-    let (tally, bytes) = (state.tally(), pending.1);
+    let (tally, bytes) = (state.tally(), pending.bytes);
     let lacking = walker.lacking(&state.directory, bounds, bytes);
     let may_evict = bounds.policy() != Policy::None;
     walker.publications += 1;
@@ -318,8 +319,13 @@ struct Look<'a> {
     everywhere: bool,
 }
 
-/// An entry that room is being made for, and the bytes that it counts for.
-type Pending = (Key, u64);
+/// An entry that room is being made for.
+struct Pending {
+    bucket: u8,
+    /// What it counts for.
+    bytes: u64,
+    inode: u64,
+}
 
 /// Walking through one bucket.
 struct Walk {
@@ -329,8 +335,9 @@ struct Walk {
     began: i64,
     /// What was counted then, but for `pending`: bytes, entries, removals.
     counted: (i64, i32, u32),
-    /// The entry that was counted, but not there yet, when this process began.
-    pending: Option<CString>,
+    /// The inode of the entry that was counted, but not there yet, when this process began. What it is to replace has the
+    /// same name, and was there.
+    pending: Option<u64>,
     /// The functions whose shards are still to be read.
     functions: Vec<CString>,
     shard: Option<(CString, Shard)>,
@@ -427,9 +434,7 @@ impl Walker {
         state.tally().remove(bucket, stat.stx_size);
         if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == bucket) {
             walk.removals += 1;
-            let is_pending =
-                walk.pending.as_ref().is_some_and(|leaf| name.path.to_bytes().ends_with(leaf.to_bytes()));
-            if name.walk != walk.number && !walk.is_newer(created) && !is_pending {
+            if name.walk != walk.number && !walk.is_newer(created) && walk.pending != Some(stat.stx_ino) {
                 // It was counted then, and is not found any more.
                 walk.counted.0 -= bytes as i64;
                 walk.counted.1 -= 1;
@@ -502,12 +507,11 @@ impl Walk {
             counted.entries.load(Ordering::Relaxed),
             counted.removals.load(Ordering::Relaxed),
         );
-        let pending = look.pending.filter(|(key, _)| key.as_bytes()[0] == bucket);
-        if let Some((_, bytes)) = pending {
-            counted.0 -= *bytes as i64;
+        let pending = look.pending.filter(|pending| pending.bucket == bucket);
+        if let Some(pending) = pending {
+            counted.0 -= pending.bytes as i64;
             counted.1 -= 1;
         }
-        let pending = pending.map(|(key, _)| entry_name(key));
         let (whole, functions) = (functions.is_ok(), functions.unwrap_or_default().to_vec());
         let began = now();
         Walk {
@@ -515,7 +519,7 @@ impl Walk {
             bucket,
             began,
             counted,
-            pending,
+            pending: pending.map(|pending| pending.inode),
             functions,
             shard: None,
             found: (0, 0),
@@ -550,7 +554,7 @@ impl Walk {
             // Removed meanwhile, or no file.
             let Some(stat) = shard.stat(name) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
-            if !self.is_newer(created) && self.pending.as_ref() != Some(name) {
+            if !self.is_newer(created) && self.pending != Some(stat.stx_ino) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }

@@ -34,9 +34,10 @@ pub(crate) struct Publication<'a> {
 impl Publication<'_> {
     /// Publishes it, unless a clear came since its generation, or there is no room for it and none can be made.
     pub(crate) fn publish(self, state: &Arc<State>, encoded: &Encoded<'_>) -> Result<Published, Refused> {
-        let (len, mut reserved) = (Cell::new(0), None);
+        let (len, inode, mut reserved) = (Cell::new(0), Cell::new(0), None);
         let took = self.made.took;
         let write = |file: &OwnedFd, origin: &Origin| {
+            inode.set(origin.inode);
             let footer = |data_hash| {
                 let footer = encoded.footer(self.key, self.metadata, origin, took, data_hash);
                 len.set(encoded.len() + footer.len() as u64);
@@ -54,7 +55,7 @@ impl Publication<'_> {
         };
         let permit = || {
             // Before it is there, so that all entries together are never more than what is counted.
-            reserved = Some(reserve(state, self.bounds, self.key, len.get())?);
+            reserved = Some(reserve(state, self.bounds, self.key, len.get(), inode.get())?);
             state.permit(self.slot, self.generation)
         };
         let published = state.directory.publish(self.name, self.replace, self.made, write, permit)?;

@@ -785,7 +785,8 @@ impl Shard {
 
     /// What the system says of one of them, if it is a file.
     pub(crate) fn stat(&self, name: &CStr) -> Option<Statx> {
-        let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::ATIME | StatxFlags::MTIME;
+        let wanted =
+            StatxFlags::TYPE | StatxFlags::INO | StatxFlags::SIZE | StatxFlags::ATIME | StatxFlags::MTIME;
         let stat = statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
         (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ndarray::Array1;
-use npcache_core::{Buffer, Cache, Options, Origin, Policy, Unstored};
+use npcache_core::{Buffer, Cache, Mode, Options, Origin, Policy, Sharing, Unstored};
 
 /// Without memory, so that every call asks the directory.
 fn options() -> Options {
@@ -205,12 +205,7 @@ fn the_directory_keeps_its_bounds_for_all_who_do_not_set_their_own() {
         assert!(cache.configure(name, value).is_err(), "{name}={value}");
     }
     assert!(
-        options()
-            .mode(npcache_core::Mode::ReadOnly)
-            .open(directory.path())
-            .unwrap()
-            .configure("policy", "cost")
-            .is_err()
+        options().mode(Mode::ReadOnly).open(directory.path()).unwrap().configure("policy", "cost").is_err()
     );
     // It is no foreign file, and survives a clear.
     cache.clear().unwrap();
@@ -240,6 +235,40 @@ fn a_bound_that_was_lowered_is_reached_by_and_by_or_by_prune_at_once() {
     assert_eq!(left, 50);
     assert!((146..=150).contains(&pruned.entries) && pruned.bytes == pruned.entries * 4096, "{pruned:?}");
     assert_eq!(cache.prune().unwrap().entries, 0);
+}
+
+#[test]
+fn an_entry_that_is_replaced_or_was_stored_by_another_meanwhile_counts_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = options().max_entries(20).open(directory.path()).unwrap();
+    let is_kept = |from, to, replaced: &str| {
+        for n in from..to {
+            assert_eq!(call(&cache, "f", n, 10).stored(), Ok(()));
+            let (_, count) = usage(directory.path());
+            assert!((n < 20 || count >= 18) && count <= 20, "{count} entries after {n}; {replaced}");
+        }
+    };
+    is_kept(0, 20, "nothing replaced");
+    let refresh = options().max_entries(20).mode(Mode::Refresh).open(directory.path()).unwrap();
+    for n in 0..200 {
+        call(&refresh, "f", n / 10, 10);
+        // What is replaced counts twice for a moment, and may make one other go.
+        let (_, count) = usage(directory.path());
+        assert!((19..=20).contains(&count), "{count} entries after {n}; refreshing");
+    }
+    is_kept(20, 40, "refreshed");
+
+    let alone = options().max_entries(20).flight(Sharing::Off).open(directory.path()).unwrap();
+    for n in 40..100 {
+        let both = alone.call("f", "1", u64::to_le_bytes(n), |out| {
+            call(&alone, "f", n, 10);
+            out.write(&Array1::from_elem(10, n as f64))
+        });
+        assert_eq!(both.unwrap().stored(), Ok(()));
+        let (_, count) = usage(directory.path());
+        assert!((18..=20).contains(&count), "{count} entries after {n}; stored by another");
+    }
+    is_kept(100, 120, "stored by another");
 }
 
 /// Deletes the page that the counts are in, as a boot does.
