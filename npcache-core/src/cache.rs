@@ -779,20 +779,17 @@ impl<'a> Call<'a> {
         loop {
             let state = self.root.state(self.options);
             let generation = state.generation(self.function.known.slot);
-            let path = self.path();
-            match self.look_on_disk(state, &path) {
-                Found::Hit(loaded) => {
-                    let buffer = loaded.at(path);
-                    self.forget_wait(state);
-                    remember(state, generation, &self.function.known, self.args, &self.key, &buffer, None);
-                    return Step::Hit(buffer);
-                }
-                found => {
-                    if let Some(buffer) = self.find_below(state, generation, &path, &found) {
-                        self.forget_wait(state);
-                        return Step::Hit(buffer);
-                    }
-                }
+            let (path, word) = (self.path(), state.wake_word());
+            let mut found = self.look_on_disk(state, &path);
+            if let Found::Hit(loaded) = found {
+                let buffer = loaded.at(path);
+                self.forget_wait(state);
+                remember(state, generation, &self.function.known, self.args, &self.key, &buffer, None);
+                return Step::Hit(buffer);
+            }
+            if let Some(buffer) = self.find_below(state, generation, &path, &found) {
+                self.forget_wait(state);
+                return Step::Hit(buffer);
             }
             let seat = if self.function.sharing == Sharing::Off {
                 None
@@ -824,12 +821,16 @@ impl<'a> Call<'a> {
                     },
                 }
             };
-            // Whoever published since the first look is found now: with the key's lock nobody else can.
             let full = state.full_generation(self.function.known.slot);
             if !generation.agrees(&full) {
                 continue;
             }
-            let found = self.look_on_disk(state, &path);
+            // Whoever published since the first look is found now: with the key's lock nobody else can. Mostly it is seen
+            // that nobody has.
+            let alone = !self.waited.get() && seat.as_ref().is_some_and(Seat::has_lock);
+            if !alone || state.may_have_unlocked(word) {
+                found = self.look_on_disk(state, &path);
+            }
             let unreadable = matches!(found, Found::Unreadable);
             let replace = match found {
                 Found::Hit(loaded) => {

@@ -164,15 +164,22 @@ impl Seat {
     }
 
     /// Ends the flight with a result, for all who wait.
-    pub(crate) fn land(self, buffer: Buffer) {
+    pub(crate) fn land(mut self, buffer: Buffer) {
         self.end(Progress::Landed(buffer));
     }
 
-    fn end(&self, progress: Progress) {
+    /// Whether it has the lock among processes.
+    pub(crate) fn has_lock(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    fn end(&mut self, progress: Progress) {
         if self.epoch != epoch() {
             // Inherited by a fork: the flight is the parent's, and its mutexes may be locked for ever.
             return;
         }
+        // Before another thread can lead: that one shall find the lock free, and see that it was had.
+        self.lock = None;
         let mut flying = lock(&self.state.flights.flying);
         if flying.get(&(self.key, self.generation)).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flying.remove(&(self.key, self.generation));
@@ -209,7 +216,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
     use super::*;
-    use crate::state::Slot;
+    use crate::state::{Slot, TryLock};
     use crate::store::Directory;
     use crate::{Canonical, Identity, Options};
 
@@ -285,5 +292,35 @@ mod tests {
     #[test]
     fn where_one_fails_another_computes() {
         three_ask(1);
+    }
+    /// Looks for a result, and computes it where it finds none.
+    fn look_and_compute(airport: &Airport, stored: &Mutex<bool>) {
+        let word = airport.state.wake_word();
+        if *lock(stored) {
+            return;
+        }
+        let joined = Flights::join(&airport.state, &airport.key, airport.generation, None, None, || ());
+        if let Joined::Leader(mut seat) = joined {
+            let TryLock::Held(held) = airport.state.try_lock(&airport.key) else {
+                panic!("nobody else has it, or no longer")
+            };
+            seat.hold(held);
+            // Where it does not look again, nothing is to be found.
+            assert!(airport.state.may_have_unlocked(word) || !*lock(stored), "computed twice");
+            *lock(stored) = true;
+            seat.land(Buffer::computed(Vec::new(), Vec::new(), None, Ok(()), 7.0));
+        }
+    }
+
+    #[test]
+    fn who_leads_after_another_thread_is_told_to_look_again() {
+        let directory = tempfile::tempdir().unwrap();
+        loom::model(move || {
+            let (airport, stored) = (Airport::new(directory.path(), 0), Arc::new(Mutex::new(false)));
+            let others = (airport.clone(), Arc::clone(&stored));
+            let other = loom::thread::spawn(move || look_and_compute(&others.0, &others.1));
+            look_and_compute(&airport, &stored);
+            other.join().unwrap();
+        });
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, ShapeBuilder};
 use ndarray_npy::{ViewMutElement, WritableElement};
+use serde::{Serialize, Serializer};
 
 use crate::args::{ArrayBytes, Canonical, element_descr};
 use crate::audit;
@@ -413,22 +414,19 @@ impl Output {
     /// What an entry says of itself: JSON, see `docs/format.md`.
     fn metadata(&self, took: Duration) -> Vec<u8> {
         let identity = &self.task.known.identity;
-        let pairs = |pairs: &[(String, String)]| {
-            serde_json::Value::from_iter(pairs.iter().map(|(name, value)| (name.clone(), value.clone())))
+        let metadata = Metadata {
+            name: identity.name(),
+            version: identity.version(),
+            dependencies: identity.dependencies(),
+            layout: if identity.has_strict_layout() { self.task.args.layouts() } else { "" },
+            arguments: describe_arguments(&self.task.args),
+            created: now() as f64 / 1e9,
+            compute_seconds: took.as_secs_f64(),
+            host: host_name(),
+            npcache: env!("CARGO_PKG_VERSION"),
+            notes: &self.notes,
         };
-        let metadata = serde_json::json!({
-            "name": identity.name(),
-            "version": identity.version(),
-            "dependencies": identity.dependencies(),
-            "layout": if identity.has_strict_layout() { self.task.args.layouts() } else { "" },
-            "arguments": describe_arguments(&self.task.args),
-            "created": now() as f64 / 1e9,
-            "compute_seconds": took.as_secs_f64(),
-            "host": host_name(),
-            "npcache": env!("CARGO_PKG_VERSION"),
-            "notes": pairs(&self.notes),
-        });
-        metadata.to_string().into_bytes()
+        serde_json::to_vec(&metadata).expect("text and numbers")
     }
 
     /// Makes the result one that is not whole, because of `e`: for callers whose own arguments of a call on this output
@@ -464,6 +462,29 @@ impl Audited {
         });
         computed
     }
+}
+
+/// What an entry says of itself, in this order.
+#[derive(Serialize)]
+struct Metadata<'a> {
+    name: &'a str,
+    version: &'a str,
+    dependencies: &'a [(String, String)],
+    layout: &'a str,
+    arguments: serde_json::Value,
+    created: f64,
+    compute_seconds: f64,
+    host: &'a str,
+    npcache: &'a str,
+    #[serde(serialize_with = "as_object")]
+    notes: &'a [(String, String)],
+}
+
+fn as_object<S: Serializer>(
+    pairs: &[(String, String)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
 /// The arguments as an entry keeps them: canonical ones with their long items as digests, other bytes as they are,

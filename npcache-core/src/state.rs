@@ -346,6 +346,12 @@ impl State {
         self.page.as_ref().map_or(0, |page| page.wake_word().load(Ordering::Acquire))
     }
 
+    /// Whether the lock of some key may have been released since `word` was read, before this process got the one that it
+    /// has.
+    pub(crate) fn may_have_unlocked(&self, word: u32) -> bool {
+        !self.counts_for_all() || self.wake_word() != word
+    }
+
     /// Waits until a lock was released since `word` was read, or for `at_most`.
     pub(crate) fn wait(&self, word: u32, at_most: Duration) {
         match self.writable_page() {
@@ -485,9 +491,12 @@ impl Drop for HeldLock {
         let page = self.state.writable_page().filter(|_| self.offset >= KEYS_FROM);
         if let Some(page) = page {
             holder::release(&page.shared().holders, self.offset, &self.state.me);
+            // Who has it next is to see that it was had.
+            page.wake_word().fetch_add(1, Ordering::Release);
         }
         locks.unlock(self.offset);
         if let Some(page) = page {
+            // And who could not have it, before it waits, that it can be had.
             page.wake_word().fetch_add(1, Ordering::Release);
             let _ = futex::wake(page.wake_word(), futex::Flags::empty(), i32::MAX as u32);
         }

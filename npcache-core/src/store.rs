@@ -68,6 +68,9 @@ pub(crate) const MAX_DIRECTORY_NAME: usize = 200;
 /// Set once the system has said that it has no `openat2`.
 static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
 
+/// Set once the system has linked a file by its name in /proc that it would not link by its descriptor.
+static ONLY_BY_PROC: AtomicBool = AtomicBool::new(false);
+
 /// The root of a cache, open.
 pub(crate) struct Directory {
     root: OwnedFd,
@@ -886,16 +889,18 @@ impl Temporary<'_> {
             }
             return renamed;
         }
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        match linkat(rustix::fs::CWD, path, to, name, AtFlags::SYMLINK_FOLLOW) {
-            // Without /proc, by the descriptor itself, which older kernels keep for the privileged. The answer to
-            // a missing directory is the same, so ask once more.
-            Err(Errno::NOENT) => match linkat(&self.file, c"", to, name, AtFlags::EMPTY_PATH) {
-                Err(Errno::PERM) => Err(Errno::NOENT),
-                other => other,
-            },
-            other => other,
+        // By the descriptor, in half the time that the way through /proc takes. Kernels before 6.10 keep that for the
+        // privileged and answer as if a directory were missing.
+        if !ONLY_BY_PROC.load(Ordering::Relaxed) {
+            match linkat(&self.file, c"", to, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {}
+                other => return other,
+            }
         }
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(rustix::fs::CWD, path, to, name, AtFlags::SYMLINK_FOLLOW)?;
+        ONLY_BY_PROC.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Gives the file `name` in the directory `to`, taking it from whatever has it.

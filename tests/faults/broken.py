@@ -53,6 +53,17 @@ PROTECTIONS = [
         "test_processes.py::test_sixteen_processes_compute_once",
     ),
     (
+        "second look",
+        [
+            (
+                "cache.rs",
+                "if !alone || state.may_have_unlocked(word) {",
+                "if !alone || (false && state.may_have_unlocked(word)) {",
+            )
+        ],
+        "faults/test_callers.py::test_what_is_stored_between_a_callers_look_and_its_lock_is_not_computed_again",
+    ),
+    (
         "end of a wait at lock_timeout",
         [("cache.rs", "if rest.is_some_and(|rest| rest.is_zero()) {", "if false {")],
         "test_processes.py::test_after_lock_timeout_a_waiting_process_computes_too",
@@ -183,7 +194,13 @@ PROTECTIONS = [
     ),
     (
         "look at the end of what is read",
-        [("cache.rs", "                entry::check_tail(&tail, stat.stx_size, &self.key).map_err(Fault::Entry)?;\n", "")],
+        [
+            (
+                "cache.rs",
+                "                entry::check_tail(&tail, stat.stx_size, &self.key).map_err(Fault::Entry)?;\n",
+                "",
+            )
+        ],
         "test_filesystems.py::test_of_a_large_file_that_is_no_entry_only_the_end_is_read",
     ),
     (
@@ -235,7 +252,13 @@ PROTECTIONS = [
     ),
     (
         "correction of a wrong count",
-        [("evict.rs", "        if self.whole {\n            bucket.bytes", "        if false {\n            bucket.bytes")],
+        [
+            (
+                "evict.rs",
+                "        if self.whole {\n            bucket.bytes",
+                "        if false {\n            bucket.bytes",
+            )
+        ],
         "test_bounds.py::test_a_count_that_is_wrong_mends_itself",
     ),
     (
@@ -245,7 +268,13 @@ PROTECTIONS = [
     ),
     (
         "look before an entry goes",
-        [("evict.rs", "                seen.used <= known.used\n", "                true || seen.used <= known.used\n")],
+        [
+            (
+                "evict.rs",
+                "                seen.used <= known.used\n",
+                "                true || seen.used <= known.used\n",
+            )
+        ],
         "test_bounds.py::test_under_lru_what_was_hit_stays_and_the_rest_goes",
     ),
     (

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import threading
 import time
@@ -292,3 +293,22 @@ def test_what_was_begun_before_its_call_was_forgotten_is_not_found_after_it(cach
             assert forgetting.poll() is None, "forgotten already: this test tests nothing"
             assert forgetting.wait(PATIENCE) == 0
         assert (result.stored, entry.exists()) == (CLEARED, False)
+
+
+def test_what_is_stored_between_a_callers_look_and_its_lock_is_not_computed_again(cache_path, tmp_path):
+    """That moment, which strace makes a long one, is the only one in which it would be missed."""
+    ask = "with Cache(sys.argv[1]) as cache: print(cache.call('f', '1', b'', lambda: np.arange(3)).origin)"
+    traced = [need_tool("strace", "strace"), "-f", "-qq", "-e", "trace=fcntl", "-o"]
+    with Cache(cache_path):  # made, so that both find it as it is
+        pass
+    shutil.copytree(cache_path, tmp_path / "copy")
+    with python(ask, tmp_path / "copy", before=[*traced, tmp_path / "log"]) as alone:
+        assert alone.wait(PATIENCE) == 0
+    locks = ["F_OFD_SETLK" in line for line in (tmp_path / "log").read_text().splitlines()]
+    late = ["-e", f"inject=fcntl:delay_enter=3000000:when={1 + locks.index(True)}"]
+    with python(ask, cache_path, before=[*traced, tmp_path / "log", *late]) as waiting, Cache(cache_path) as cache:
+        time.sleep(1.5)
+        assert cache.call("f", "1", b"", lambda: np.arange(3)).origin == COMPUTED, "too early: this test tests nothing"
+        said, _ = waiting.communicate(timeout=PATIENCE)
+    assert "DELAYED" in (tmp_path / "log").read_text()
+    assert int(said) == DISK

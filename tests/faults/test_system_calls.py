@@ -158,3 +158,14 @@ def test_a_kernel_without_openat2_has_names_looked_up_step_by_step_and_no_link_f
     origins = [Counter(call[2] for call in twice(prepare) if call[0].isdigit()) for prepare in (lambda _: None, link)]
     found, behind_a_link = (count[str(driver.DISK)] for count in origins)
     assert found >= 2 * len(STORED) and behind_a_link == 0
+
+
+def test_a_kernel_that_links_by_name_alone_has_entries_stored_all_the_same(program, template, tmp_path):
+    by_name = [need_tool("strace", "strace"), "-f", "-qq", "-o", tmp_path / "log", "-e", "trace=linkat"]
+    by_name += ["-e", "inject=linkat:error=ENOENT:when=1"]
+    calls = run(program, template, *by_name)
+    first, *others = (tmp_path / "log").read_text().splitlines()
+    assert "AT_EMPTY_PATH" in first and "INJECTED" in first
+    assert others and all("/proc/self/fd/" in line for line in others)
+    stored = [call for call in calls if call[2:3] == [str(driver.COMPUTED)]]
+    assert len(stored) > len(MISSING) and all(call[3] == "0" for call in stored)
