@@ -119,8 +119,9 @@ fn sampled(calls: &[Call], capacity: u64, policy: Policy) -> f64 {
             let Some((object, known)) = candidates.next_to_go() else {
                 let count = WINDOW.min(entries.len());
                 let window = (0..count).map(|i| &entries[(hand + i) % entries.len()]);
-                let window = window.map(|entry| (entry.object, seen(entry))).collect();
+                let window: Vec<_> = window.map(|entry| (entry.object, seen(entry))).collect();
                 hand = (hand + count) % entries.len();
+                candidates.forget(|object| window.iter().any(|(again, _)| again == object));
                 candidates.add_window(window, policy, call.time);
                 continue;
             };

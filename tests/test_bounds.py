@@ -235,6 +235,34 @@ def test_under_lru_what_was_hit_stays_and_the_rest_goes(cache_path):
         assert [cache.call("f", "1", b"%d" % i, **call).origin for i in hit] == [DISK] * 10
 
 
+INSERTS = """
+import sys
+import numpy as np
+from driver import Cache
+
+with Cache(sys.argv[1]) as cache:
+    for seed in range(20):
+        assert cache.call("new", "1", b"%d" % seed, lambda: np.zeros(10)).stored == 0
+"""
+
+
+@pytest.mark.parametrize(("slow", "most"), [("unlinkat", 4), ("statx", 12)])
+def test_on_a_slow_disk_no_insertion_removes_or_looks_at_what_others_can(cache_path, tmp_path, slow, most):
+    strace, log = need_tool("strace", "strace"), tmp_path / "trace"
+    with Cache(cache_path) as cache:
+        for i in range(2000):
+            cache.call("old", "1", b"%d" % i, lambda: np.zeros(10))
+    (cache_path / ".npcache" / "config").write_text("max_entries=2000\n")
+    delay = ["-e", f"trace=linkat,{slow}", "-e", f"inject={slow}:delay_enter=10000"]
+    program = [sys.executable, "-c", INSERTS, cache_path]
+    subprocess.run([strace, "-f", "-o", log, *delay, *program], check=True, cwd=ROOT / "tests")
+    # Before each entry got its name.
+    calls = [before.count(f" {slow}(") for before in log.read_text().split(" linkat(")[:-1]]
+    assert len(calls) == 20
+    assert max(calls) <= most, calls
+    assert usage(cache_path)[1] <= 2005
+
+
 def test_a_hit_is_a_use_of_its_entry_also_in_memory(cache_path, monkeypatch):
     monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "1M")
     code = "with Cache(sys.argv[1]) as cache: print(cache.call('old', '1', b'', lambda: np.arange(3)).path)"

@@ -16,9 +16,8 @@
 //! publication, to see what others did.
 
 use std::ffi::{CStr, CString};
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
-use std::sync::{MutexGuard, TryLockError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Statx;
@@ -30,7 +29,7 @@ use crate::key::Key;
 use crate::policy::{Candidates, Policy, Seen, WINDOW, seconds_of};
 use crate::state::{State, lock};
 use crate::statistics::Count;
-use crate::store::{Directory, Shard, function_and_shard, nanoseconds, now, path_in_shard};
+use crate::store::{Directory, Shard, coarse_now, nanoseconds, now};
 
 const BUCKETS: usize = 256;
 
@@ -45,6 +44,14 @@ const MAX_VICTIMS: u64 = 64;
 /// every publication has to make room.
 const RESERVE: u64 = 64;
 
+/// After this, in nanoseconds, a publication removes nothing more for that part, where removing takes the disk long: the
+/// next one goes on.
+const RESERVE_WITHIN: i64 = 1_000_000;
+
+/// After this, in nanoseconds, it ends looking at entries, which is as slow as the disk where what the system knows of them
+/// is not in memory: the next one goes on.
+const LOOK_WITHIN: i64 = 25_000_000;
+
 /// Over a bound by more than this part of it, a result is not stored unless more than it takes was removed for it.
 const SLACK: u64 = 20;
 
@@ -54,8 +61,9 @@ const MAX_SHARDS: usize = 1024;
 /// After so many windows of which nothing could be removed, a publication gives up.
 const MAX_FRUITLESS: u32 = 8;
 
-/// After so many publications without one, a window is looked at only to count.
-const WALK_EVERY: u32 = 16;
+/// After so many publications without one, a window is looked at only to count: an entry for each. Where something has to
+/// go, one is looked at sooner.
+const WALK_EVERY: u32 = WINDOW as u32;
 
 /// Space that is free on the file system is asked for again after this, or when this process has used up an eighth of
 /// what there was to use.
@@ -145,7 +153,7 @@ impl Tally {
 pub(crate) struct Reserved<'s> {
     state: &'s State,
     bounds: &'s Bounds,
-    bucket: u8,
+    key: Key,
     len: u64,
     used: bool,
 }
@@ -159,7 +167,8 @@ impl Reserved<'_> {
         if bounds.marks_use()
             && let Ok(mut walker) = self.state.walker.try_lock()
         {
-            let name = Name { path: path.to_owned(), walk: MADE_HERE };
+            let function = path.to_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
+            let name = Name { function: function.into(), key: self.key };
             let seen = Seen { size: size(self.len, bounds), seconds: took.as_secs_f64(), used: now };
             walker.candidates.add_made(name, seen, bounds.policy(), now);
         }
@@ -174,7 +183,7 @@ pub(crate) fn size(len: u64, bounds: &Bounds) -> u64 {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.state.tally().remove(self.bucket, self.len);
+            self.state.tally().remove(self.key.as_bytes()[0], self.len);
         }
     }
 }
@@ -192,13 +201,13 @@ pub(crate) fn reserve<'s>(
     }
     let (tally, bucket) = (state.tally(), key.as_bytes()[0]);
     tally.add(bucket, room(len));
-    let reserved = Reserved { state, bounds, bucket, len, used: false };
+    let reserved = Reserved { state, bounds, key: *key, len, used: false };
     if bounds.bound_anything() {
         let walker = match state.walker.try_lock() {
             Ok(walker) => Some(walker),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             // Another thread is making room; this one has to see to it only where there is too little.
-            Err(TryLockError::WouldBlock) => is_over(tally, bounds, 0).then(|| lock(&state.walker)),
+            Err(TryLockError::WouldBlock) => is_over(tally.total(), bounds, 0).then(|| lock(&state.walker)),
         };
         if let Some(walker) = walker {
             make_room(walker, state, bounds, Pending { bucket, bytes: room(len), inode })?;
@@ -207,10 +216,9 @@ pub(crate) fn reserve<'s>(
     Ok(reserved)
 }
 
-/// Whether more is counted than the bounds less `1/reserve` of each allow; all of it for 0.
-fn is_over(tally: &Tally, bounds: &Bounds, reserve: u64) -> bool {
+/// Whether so many bytes and entries are more than the bounds less `1/reserve` of each allow; all of it for 0.
+fn is_over((bytes, entries): (u64, u64), bounds: &Bounds, reserve: u64) -> bool {
     let below = |bound: u64| bound - bound.checked_div(reserve).unwrap_or(0);
-    let (bytes, entries) = tally.total();
     bytes > below(bounds.max_bytes()) || entries > below(bounds.max_entries())
 }
 
@@ -224,55 +232,59 @@ fn make_room(
     let lacking = walker.lacking(&state.directory, bounds, bytes);
     let may_evict = bounds.policy() != Policy::None;
     walker.publications += 1;
-    let mut walk_on =
-        walker.publications >= WALK_EVERY || !state.counts_for_all() || tally.unknown(walker.next).is_some();
+    let walk_on = walker.publications >= WALK_EVERY || !state.counts_for_all() || !walker.knows_all;
+    let began = now();
+    let until = began.saturating_add(LOOK_WITHIN);
+    let mut look = Look { state, bounds, now: began, until, pending: Some(&pending), everywhere: walk_on };
+    let mut all = tally.total();
     let mut gone = Pruned::default();
     let mut fruitless = 0;
     let at_most = MAX_VICTIMS + bytes / BLOCK;
     while fruitless < MAX_FRUITLESS && gone.entries < at_most {
-        let is_short = may_evict && (is_over(tally, bounds, 0) || gone.bytes < lacking);
-        if !(walk_on || is_short) {
+        let is_short = may_evict && (is_over(all, bounds, 0) || gone.bytes < lacking);
+        if !(look.everywhere || is_short) {
             break;
         }
-        let look = Look { state, bounds, now: now(), pending: Some(&pending), everywhere: walk_on };
-        let more = walker.evict(&look, |more| {
+        let more = walker.evict(&look, |more, all| {
+            let is_needed = || is_over(all, bounds, 0) || gone.bytes + more.bytes < lacking;
+            let is_timely = || now() < began + RESERVE_WITHIN;
             is_short
                 && gone.entries + more.entries < at_most
-                && (is_over(tally, bounds, RESERVE) || gone.bytes + more.bytes < lacking)
+                && (is_needed() || is_over(all, bounds, RESERVE) && is_timely())
         });
-        walk_on = false;
+        look.everywhere = false;
         fruitless = if more.entries == 0 { fruitless + 1 } else { 0 };
         gone.add(more);
+        all = tally.total();
     }
     if gone.bytes < lacking {
         return Err(Unstored::DiskFull);
     }
-    let (all_bytes, all_entries) = tally.total();
     let slack = |bound: u64| if may_evict { bound.saturating_add(bound / SLACK) } else { bound };
-    let is_far_over = all_bytes > slack(bounds.max_bytes()) || all_entries > slack(bounds.max_entries());
+    let is_far_over = all.0 > slack(bounds.max_bytes()) || all.1 > slack(bounds.max_entries());
     if is_far_over && gone.bytes < bytes { Err(Unstored::TooLarge) } else { Ok(()) }
 }
 
 /// Removes what is over age or over a bound, of the whole directory, however long that takes.
 pub(crate) fn prune(state: &State, bounds: &Bounds) -> Pruned {
-    let look = Look { state, bounds, now: now(), pending: None, everywhere: true };
+    let look = Look { state, bounds, now: now(), until: i64::MAX, pending: None, everywhere: true };
     let mut walker = lock(&state.walker);
     let mut gone = Pruned::default();
     // One round to count anew, so that nothing goes because of a count that was wrong.
     walker.walk = None;
     let round = walker.finished + BUCKETS as u64;
     while walker.finished < round {
-        gone.add(walker.evict(&look, |_| false));
+        gone.add(walker.evict(&look, |_, _| false));
     }
     let mut lacking = walker.lacking(&state.directory, bounds, u64::MAX);
-    let is_over = || is_over(state.tally(), bounds, 0);
+    let is_over = |all| is_over(all, bounds, 0);
     let mut last = None;
     // And more for as long as they are good for something.
     while bounds.policy() != Policy::None && last != Some(gone) {
         last = Some(gone);
         let round = walker.finished + BUCKETS as u64;
-        while walker.finished < round && (is_over() || lacking > 0) {
-            let more = walker.evict(&look, |more| is_over() || more.bytes < lacking);
+        while walker.finished < round && (is_over(state.tally().total()) || lacking > 0) {
+            let more = walker.evict(&look, |more, all| is_over(all) || more.bytes < lacking);
             lacking = lacking.saturating_sub(more.bytes);
             gone.add(more);
         }
@@ -302,6 +314,8 @@ pub(crate) struct Walker {
     walk: Option<Walk>,
     /// Buckets that were walked through.
     finished: u64,
+    /// Whether all buckets were walked through in this boot when it looked last.
+    knows_all: bool,
     /// Since the last window.
     publications: u32,
     candidates: Candidates<Name>,
@@ -314,9 +328,17 @@ struct Look<'a> {
     state: &'a State,
     bounds: &'a Bounds,
     now: i64,
+    /// When it ends, however little was seen.
+    until: i64,
     pending: Option<&'a Pending>,
     /// At a window in any case, also of buckets that are counted as empty.
     everywhere: bool,
+}
+
+impl Look<'_> {
+    fn goes_on(&self) -> bool {
+        coarse_now() < self.until
+    }
 }
 
 /// An entry that room is being made for.
@@ -329,8 +351,6 @@ struct Pending {
 
 /// Walking through one bucket.
 struct Walk {
-    /// How many were finished before it.
-    number: u64,
     bucket: u8,
     began: i64,
     /// What was counted then, but for `pending`: bytes, entries, removals.
@@ -340,7 +360,7 @@ struct Walk {
     pending: Option<u64>,
     /// The functions whose shards are still to be read.
     functions: Vec<CString>,
-    shard: Option<(CString, Shard)>,
+    shard: Option<Listing>,
     found: (i64, i32),
     /// What this process removed of it meanwhile.
     removals: u32,
@@ -348,28 +368,24 @@ struct Walk {
     whole: bool,
 }
 
+/// A function's entries in that bucket.
+struct Listing {
+    function: Arc<[u8]>,
+    shard: Shard,
+    /// Listed, and still to be looked at.
+    keys: Vec<Key>,
+}
+
 /// An entry that may go.
 struct Name {
-    /// Below the root.
-    path: CString,
-    /// The number of the walk that found it.
-    walk: u64,
+    /// Its directory's.
+    function: Arc<[u8]>,
+    key: Key,
 }
 
-/// In place of a walk's number.
-const MADE_HERE: u64 = u64::MAX;
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Name) -> bool {
-        self.path == other.path
-    }
-}
-
-impl Eq for Name {}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.path.hash(hasher);
+impl Name {
+    fn bucket(&self) -> u8 {
+        self.key.as_bytes()[0]
     }
 }
 
@@ -388,6 +404,7 @@ impl Walker {
             next: next as u8,
             walk: None,
             finished: 0,
+            knows_all: false,
             publications: 0,
             candidates: Candidates::new(),
             space: None,
@@ -396,7 +413,7 @@ impl Walker {
 
     /// Removes what is least worth keeping for as long as `more` says so, and until others are to be looked at. If they are
     /// already, it looks at the next entries first, and removes those over age.
-    fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned) -> bool) -> Pruned {
+    fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned, (u64, u64)) -> bool) -> Pruned {
         let Look { bounds, now, .. } = *look;
         let mut gone = Pruned::default();
         if look.everywhere || self.candidates.are_used_up() {
@@ -407,10 +424,12 @@ impl Walker {
                 // Unless it was replaced since.
                 gone.add(self.remove(look.state, &old.name, |stat| is_old(nanoseconds(stat.stx_mtime))));
             }
-            let window = found.into_iter().map(|entry| (entry.name, entry.seen)).collect();
+            let window = found.into_iter().map(|entry| (entry.name, entry.seen));
             self.candidates.add_window(window, bounds.policy(), now);
         }
-        while more(gone)
+        // Added up once: what others add meanwhile, they make room for.
+        let mut all = look.state.tally().total();
+        while more(gone, all)
             && let Some((name, known)) = self.candidates.next_to_go()
         {
             let mut seen = known;
@@ -419,6 +438,7 @@ impl Walker {
                 seen.used <= known.used
             });
             gone.add(removed);
+            all = (all.0.saturating_sub(removed.bytes), all.1.saturating_sub(removed.entries));
             if seen.used > known.used {
                 self.candidates.add(name, seen, bounds.policy(), now);
             }
@@ -428,32 +448,27 @@ impl Walker {
 
     /// Removes an entry, if `goes` says so of what is there.
     fn remove(&mut self, state: &State, name: &Name, goes: impl FnOnce(&Statx) -> bool) -> Pruned {
-        let Some(stat) = state.directory.evict(&name.path, goes) else { return Pruned::default() };
-        let (function, bucket) = function_and_shard(&name.path);
-        let (bytes, created) = (room(stat.stx_size), nanoseconds(stat.stx_mtime));
-        state.tally().remove(bucket, stat.stx_size);
-        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == bucket) {
+        let Some(len) = state.directory.evict(&name.function, &name.key, goes) else {
+            return Pruned::default();
+        };
+        state.tally().remove(name.bucket(), len);
+        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == name.bucket()) {
             walk.removals += 1;
-            if name.walk != walk.number && !walk.is_newer(created) && walk.pending != Some(stat.stx_ino) {
-                // It was counted then, and is not found any more.
-                walk.counted.0 -= bytes as i64;
-                walk.counted.1 -= 1;
-            }
         }
-        state.count(state.row(&function), Count::Evicted, 1);
-        Pruned { entries: 1, bytes }
+        state.count(state.row(&String::from_utf8_lossy(&name.function)), Count::Evicted, 1);
+        Pruned { entries: 1, bytes: room(len) }
     }
 
     /// Walks on until there is a window of entries, or until everything was seen.
     fn look(&mut self, look: &Look<'_>) -> Vec<Found> {
         let tally = look.state.tally();
         let mut functions = None;
-        let mut entries = Vec::with_capacity(2 * WINDOW);
-        let (mut opened, until) = (0, self.finished + BUCKETS as u64);
-        while entries.len() < WINDOW && opened < MAX_SHARDS && self.finished < until {
+        let mut entries = Vec::with_capacity(WINDOW);
+        let (mut opened, round) = (0, self.finished + BUCKETS as u64);
+        while entries.len() < WINDOW && opened < MAX_SHARDS && self.finished < round && look.goes_on() {
             if let Some(walk) = &mut self.walk {
                 if walk.shard.is_some() {
-                    walk.read(look.bounds, &mut entries);
+                    walk.read(look, &mut entries);
                     continue;
                 }
                 if let Some(function) = walk.functions.pop() {
@@ -465,12 +480,17 @@ impl Walker {
                 self.walk = None;
             } else if look.everywhere || !tally.is_known_empty(self.next) {
                 let functions = functions.get_or_insert_with(|| look.state.directory.functions());
-                self.walk = Some(Walk::begin(look, self.finished, self.next, functions.as_deref()));
+                let bucket = self.next;
+                self.walk = Some(Walk::begin(look, bucket, functions.as_deref()));
+                // It is looked at again. So what goes of it from here on was found by this walk, or made since.
+                self.candidates.forget(|name| name.bucket() == bucket);
                 continue;
             }
             self.finished += 1;
             let after = self.next.wrapping_add(1);
-            self.next = tally.unknown(after).unwrap_or(after);
+            let unknown = tally.unknown(after);
+            self.knows_all = unknown.is_none();
+            self.next = unknown.unwrap_or(after);
         }
         entries
     }
@@ -499,7 +519,7 @@ fn used(stat: &Statx) -> i64 {
 }
 
 impl Walk {
-    fn begin(look: &Look<'_>, number: u64, bucket: u8, functions: Result<&[CString], &Errno>) -> Walk {
+    fn begin(look: &Look<'_>, bucket: u8, functions: Result<&[CString], &Errno>) -> Walk {
         let counted = &look.state.tally().buckets[bucket as usize];
         // Before anything is read: what is added from here on is counted, and not found.
         let mut counted = (
@@ -515,7 +535,6 @@ impl Walk {
         let (whole, functions) = (functions.is_ok(), functions.unwrap_or_default().to_vec());
         let began = now();
         Walk {
-            number,
             bucket,
             began,
             counted,
@@ -535,38 +554,48 @@ impl Walk {
     }
 
     fn open(&mut self, directory: &Directory, function: CString) {
-        match directory.shard(&function, self.bucket) {
-            Ok(shard) => self.shard = Some((function, shard)),
+        match directory.shard(function.to_bytes(), self.bucket) {
+            Ok(shard) => {
+                let function = function.to_bytes().into();
+                self.shard = Some(Listing { function, shard, keys: Vec::with_capacity(WINDOW) });
+            }
             // Not there, or a file of the user's, or a link.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(_) => self.whole = false,
         }
     }
 
-    /// Adds the shard's next names to `entries`.
-    fn read(&mut self, bounds: &Bounds, entries: &mut Vec<Found>) {
-        let Some((function, shard)) = &self.shard else { return };
-        let names = shard.next_names().unwrap_or_else(|_| {
-            self.whole = false;
-            Vec::new()
-        });
-        for name in &names {
+    /// Adds the shard's next entries.
+    fn read(&mut self, look: &Look<'_>, entries: &mut Vec<Found>) {
+        let Some(mut listing) = self.shard.take() else { return };
+        if listing.keys.is_empty() {
+            self.whole &= listing.shard.next_keys(&mut listing.keys).is_ok();
+            if listing.keys.is_empty() {
+                return;
+            }
+        }
+        while entries.len() < WINDOW
+            && look.goes_on()
+            && let Some(key) = listing.keys.pop()
+        {
+            // No call looks for it here.
+            if key.as_bytes()[0] != self.bucket {
+                continue;
+            }
             // Removed meanwhile, or no file.
-            let Some(stat) = shard.stat(name) else { continue };
+            let Some(stat) = listing.shard.stat(&key) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
             if !self.is_newer(created) && self.pending != Some(stat.stx_ino) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }
             // A time that is no stamp was set by whoever copied the file.
-            let seconds = seconds_of(created).or_else(|| shard.seconds(name, len)).unwrap_or(0.0);
-            let seen = Seen { size: size(len, bounds), seconds, used: used(&stat) };
-            let name = Name { path: path_in_shard(function, self.bucket, name), walk: self.number };
+            let seconds = seconds_of(created).or_else(|| listing.shard.seconds(&key, len)).unwrap_or(0.0);
+            let seen = Seen { size: size(len, look.bounds), seconds, used: used(&stat) };
+            let name = Name { function: listing.function.clone(), key };
             entries.push(Found { name, created, seen });
         }
-        if names.is_empty() {
-            self.shard = None;
-        }
+        self.shard = Some(listing);
     }
 
     /// Puts what was found in the place of what was counted when it began, unless others removed something meanwhile: it is

@@ -130,6 +130,17 @@ impl Key {
         hex
     }
 
+    /// The key that [`Key::hex`] gives these digits for.
+    pub(crate) fn from_hex(digits: &[u8; 64]) -> Option<Key> {
+        // By arithmetic too: what is no digit stands for some number as well, but that number has another digit.
+        let number = |digit: u8| digit.wrapping_sub(if digit <= b'9' { b'0' } else { b'a' - 10 });
+        let mut key = Key([0; 32]);
+        for (byte, [high, low]) in key.0.iter_mut().zip(digits.as_chunks().0) {
+            *byte = number(*high) << 4 | number(*low) & 15;
+        }
+        (key.hex() == *digits).then_some(key)
+    }
+
     /// The first eight bytes, as a number in the order of the digits.
     pub(crate) fn first_word(&self) -> u64 {
         u64::from_be_bytes(self.0[..8].try_into().expect("eight of 32"))
@@ -164,27 +175,13 @@ impl FromStr for Key {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Key> {
-        let refuse = || {
+        let digits = text.as_bytes().try_into().ok();
+        digits.and_then(Key::from_hex).ok_or_else(|| {
             Error::Argument(format!(
                 "a key is 64 lowercase hexadecimal digits; this text of {} bytes is not",
                 text.len()
             ))
-        };
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(refuse()),
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let pairs: &[[u8; 2]; 32] = pairs.try_into().map_err(|_| refuse())?;
-        if !rest.is_empty() {
-            return Err(refuse());
-        }
-        let mut key = [0; 32];
-        for (byte, [high, low]) in key.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(Key(key))
+        })
     }
 }
 

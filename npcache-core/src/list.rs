@@ -124,7 +124,7 @@ impl Shard {
         }
         let name = entry_name(&key);
         let wanted = StatxFlags::BASIC_STATS;
-        let stat = match retry(|| statx(shard, &*name, AtFlags::SYMLINK_NOFOLLOW, wanted)) {
+        let stat = match retry(|| statx(shard, &name[..], AtFlags::SYMLINK_NOFOLLOW, wanted)) {
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(Error::io("examine", &path(), e)),
             Ok(stat) => stat,

@@ -5,8 +5,7 @@
 //! took, which the writer has put into that time's last digits ([`stamp`]). Nothing here touches a disk, so that the
 //! simulation in `benches` can replay years with the code that decides.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::VecDeque;
 
 /// What goes first when something has to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,8 +70,9 @@ impl Policy {
 /// A window alone may have few that should go, or too many. Remembered from one to the next, those that go are chosen from
 /// several times as many, for the same looks. What was made here needs no look at all, and is most of what comes.
 pub struct Candidates<T> {
-    /// By what was to be said for keeping each when it came here: the first to go is the last.
-    sorted: Vec<Candidate<T>>,
+    /// By what was to be said for keeping each when it came here: the first to go is the last, and what is added mostly
+    /// belongs at the other end.
+    sorted: VecDeque<Candidate<T>>,
     /// The last that were made, the newest at the back.
     fresh: VecDeque<(T, Seen)>,
     /// How many may go before others are to be looked at.
@@ -85,10 +85,10 @@ struct Candidate<T> {
     seen: Seen,
 }
 
-impl<T: Eq + Hash> Candidates<T> {
+impl<T> Candidates<T> {
     /// None.
     pub fn new() -> Candidates<T> {
-        Candidates { sorted: Vec::new(), fresh: VecDeque::new(), due: 0 }
+        Candidates { sorted: VecDeque::new(), fresh: VecDeque::new(), due: 0 }
     }
 
     /// Whether one in [`ONE_IN`] of those that were looked at last has gone.
@@ -96,16 +96,22 @@ impl<T: Eq + Hash> Candidates<T> {
         self.due == 0 || self.sorted.is_empty()
     }
 
-    /// Adds a window of entries. What was known of them before is forgotten.
-    pub fn add_window(&mut self, window: Vec<(T, Seen)>, policy: Policy, now: i64) {
-        self.due = window.len().div_ceil(ONE_IN);
-        let again: HashSet<&T> = window.iter().map(|(id, _)| id).collect();
-        self.sorted.retain(|known| !again.contains(&known.id));
+    /// Forgets those that are about to be looked at again, so that none is there twice.
+    pub fn forget(&mut self, is_one: impl Fn(&T) -> bool) {
+        self.sorted.retain(|known| !is_one(&known.id));
+        self.fresh.retain(|(id, _)| !is_one(id));
+    }
+
+    /// Adds a window of entries.
+    pub fn add_window(&mut self, window: impl IntoIterator<Item = (T, Seen)>, policy: Policy, now: i64) {
+        let before = self.sorted.len();
         self.sorted.extend(window.into_iter().map(|(id, seen)| Candidate { worth: 0.0, id, seen }));
+        self.due = (self.sorted.len() - before).div_ceil(ONE_IN);
         for candidate in &mut self.sorted {
             candidate.worth = policy.worth(&candidate.seen, now);
         }
-        self.sorted.sort_unstable_by(|a, b| b.worth.total_cmp(&a.worth));
+        // Stable, since that is quick where most are in order already.
+        self.sorted.make_contiguous().sort_by(|a, b| b.worth.total_cmp(&a.worth));
         self.sorted.drain(..self.sorted.len().saturating_sub(REMEMBERED));
     }
 
@@ -127,8 +133,8 @@ impl<T: Eq + Hash> Candidates<T> {
             self.sorted.insert(place, Candidate { worth, id, seen });
         } else if place > 0 {
             // For the one most worth keeping.
-            self.sorted[..place].rotate_left(1);
-            self.sorted[place - 1] = Candidate { worth, id, seen };
+            self.sorted.pop_front();
+            self.sorted.insert(place - 1, Candidate { worth, id, seen });
         }
     }
 
@@ -138,7 +144,7 @@ impl<T: Eq + Hash> Candidates<T> {
             return None;
         }
         self.due -= 1;
-        self.sorted.pop().map(|candidate| (candidate.id, candidate.seen))
+        self.sorted.pop_back().map(|candidate| (candidate.id, candidate.seen))
     }
 }
 
@@ -220,8 +226,9 @@ mod tests {
 
     /// Windows of entries that were used that many hours ago; an entry is known by that.
     fn add_window(candidates: &mut Candidates<i64>, hours: std::ops::Range<i64>) {
+        candidates.forget(|idle| hours.contains(idle));
         let window = hours.map(|idle| (idle, Seen { size: 1, seconds: 1.0, used: NOW - idle * RECENCY }));
-        candidates.add_window(window.collect(), Policy::Lru, NOW);
+        candidates.add_window(window, Policy::Lru, NOW);
     }
 
     fn take(candidates: &mut Candidates<i64>) -> Vec<i64> {

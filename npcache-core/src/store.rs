@@ -14,7 +14,6 @@
 //! over. The root is held as a descriptor and everything below is reached from it, following no link at
 //! the last step.
 
-use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -530,7 +529,7 @@ impl Directory {
                     Err(e) => return Err(failed(e)),
                 };
                 let names = list(&shard).map_err(failed)?;
-                for entry in names.iter().filter(|name| is_entry_name(name)) {
+                for entry in names.iter().filter(|name| key_of(name).is_some()) {
                     let len = gone.as_ref().and_then(|_| length_of(&shard, entry));
                     match unlinkat(&shard, entry.as_c_str(), AtFlags::empty()) {
                         Ok(()) => {
@@ -569,14 +568,13 @@ impl Directory {
         }
     }
 
-    /// Unlinks an entry, by its path, if `goes` says so of what the system says of it; that, if it is gone by this.
-    pub(crate) fn evict(&self, entry: &CStr, goes: impl FnOnce(&Statx) -> bool) -> Option<Statx> {
-        let slash = entry.to_bytes().iter().rposition(|byte| *byte == b'/')?;
-        let parent = CString::new(&entry.to_bytes()[..slash]).expect("a part of a C string");
-        let shard = Shard(self.open_below(&parent, OFlags::PATH | OFlags::DIRECTORY).ok()?);
-        let name = &entry[slash + 1..];
-        let stat = shard.stat(name)?;
-        (goes(&stat) && unlinkat(&shard.0, name, AtFlags::empty()).is_ok()).then_some(stat)
+    /// Unlinks an entry, if `goes` says so of what the system says of it; its length, if it is gone by this.
+    pub(crate) fn evict(&self, function: &[u8], key: &Key, goes: impl FnOnce(&Statx) -> bool) -> Option<u64> {
+        let path = shard_path(function, key.as_bytes()[0]);
+        let shard = Shard(self.open_below(&path, OFlags::PATH | OFlags::DIRECTORY).ok()?);
+        let stat = shard.stat(key)?;
+        (goes(&stat) && unlinkat(&shard.0, &entry_name(key)[..], AtFlags::empty()).is_ok())
+            .then_some(stat.stx_size)
     }
 
     /// The names at the root that may be functions' directories, sorted.
@@ -599,18 +597,14 @@ impl Directory {
     /// An open shard, by its path below the root, and the keys that files in it are named by, sorted.
     pub(crate) fn keys(&self, shard: &CStr) -> rustix::io::Result<(OwnedFd, Vec<Key>)> {
         let shard = self.open_below(shard, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let stem = |name: &CString| name.to_str().ok()?.strip_suffix(".npy")?.parse().ok();
-        let mut keys: Vec<Key> = list(&shard)?.iter().filter_map(stem).collect();
+        let mut keys: Vec<Key> = list(&shard)?.iter().filter_map(|name| key_of(name)).collect();
         keys.sort_by_key(|key| *key.as_bytes());
         Ok((shard, keys))
     }
 
     /// A function's directory of entries whose keys begin with `byte`.
-    pub(crate) fn shard(&self, function: &CStr, byte: u8) -> rustix::io::Result<Shard> {
-        let mut path = function.to_bytes().to_vec();
-        path.extend_from_slice(format!("/{byte:02x}\0").as_bytes());
-        let path = CString::from_vec_with_nul(path).expect("a name and two digits");
-        self.open_below(&path, OFlags::RDONLY | OFlags::DIRECTORY).map(Shard)
+    pub(crate) fn shard(&self, function: &[u8], byte: u8) -> rustix::io::Result<Shard> {
+        self.open_below(&shard_path(function, byte), OFlags::RDONLY | OFlags::DIRECTORY).map(Shard)
     }
 
     /// Bytes of the file system that this process may still use; `None` where it does not tell.
@@ -762,9 +756,8 @@ pub(crate) fn function_name(directory: &[u8]) -> String {
 pub(crate) struct Shard(OwnedFd);
 
 impl Shard {
-    /// The next few entries' names, as many as one system call gives; none at the end.
-    pub(crate) fn next_names(&self) -> rustix::io::Result<Vec<CString>> {
-        let mut names = Vec::with_capacity(WINDOW);
+    /// Adds the keys of the next few entries, as many as one system call gives; none at the end.
+    pub(crate) fn next_keys(&self, keys: &mut Vec<Key>) -> rustix::io::Result<()> {
         // A directory may begin with what is not an entry.
         loop {
             let mut buffer = [MaybeUninit::uninit(); WINDOW * NAME_RECORD];
@@ -772,32 +765,29 @@ impl Shard {
             let mut at_end = true;
             while let Some(entry) = listing.next() {
                 at_end = false;
-                let entry = entry?;
-                if is_entry_name(entry.file_name()) {
-                    names.push(entry.file_name().to_owned());
-                }
+                keys.extend(key_of(entry?.file_name()));
                 if listing.is_buffer_empty() {
                     break;
                 }
             }
-            if at_end || !names.is_empty() {
-                return Ok(names);
+            if at_end || !keys.is_empty() {
+                return Ok(());
             }
         }
     }
 
-    /// What the system says of one of them, if it is a file.
-    pub(crate) fn stat(&self, name: &CStr) -> Option<Statx> {
+    /// What the system says of an entry, if it is a file.
+    pub(crate) fn stat(&self, key: &Key) -> Option<Statx> {
         let wanted =
             StatxFlags::TYPE | StatxFlags::INO | StatxFlags::SIZE | StatxFlags::ATIME | StatxFlags::MTIME;
-        let stat = statx(&self.0, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+        let stat = statx(&self.0, &entry_name(key)[..], AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
         (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat)
     }
 
     /// What computing an entry of length `len` took, in seconds, as the end of the file says.
-    pub(crate) fn seconds(&self, name: &CStr, len: u64) -> Option<f64> {
+    pub(crate) fn seconds(&self, key: &Key, len: u64) -> Option<f64> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = retry(|| openat(&self.0, name, flags, Mode::empty())).ok()?;
+        let file = retry(|| openat(&self.0, &entry_name(key)[..], flags, Mode::empty())).ok()?;
         let (mut tail, at) = ([0; TAIL], len.checked_sub(TAIL as u64)?);
         let n = retry(|| rustix::io::pread(&file, &mut tail[..], at)).ok()?;
         if n == TAIL { time_of_tail(&tail, len).map(|took| took.as_secs_f64()) } else { None }
@@ -822,18 +812,10 @@ pub(crate) fn mark_used(file: &OwnedFd, now: i64) {
     }
 }
 
-/// The path of an entry by its function's directory, the byte that its shard is named for, and its own name.
-pub(crate) fn path_in_shard(function: &CStr, shard: u8, name: &CStr) -> CString {
-    let shard = format!("/{shard:02x}/");
-    let path = [function.to_bytes(), shard.as_bytes(), name.to_bytes()].concat();
-    CString::new(path).expect("made of names")
-}
-
-/// The directory of an entry's function, and the byte that its shard is named for, from a path that [`path_in_shard`] made.
-pub(crate) fn function_and_shard(entry: &CStr) -> (Cow<'_, str>, u8) {
-    let mut steps = entry.to_bytes().split(|byte| *byte == b'/').map(String::from_utf8_lossy);
-    let mut step = || steps.next().expect("two slashes");
-    (step(), u8::from_str_radix(&step(), 16).expect("two hexadecimal digits"))
+/// The path of a function's directory of entries whose keys begin with `byte`.
+fn shard_path(function: &[u8], byte: u8) -> CString {
+    let path = [function, format!("/{byte:02x}\0").as_bytes()].concat();
+    CString::from_vec_with_nul(path).expect("a name and two digits")
 }
 
 /// The byte that a directory of entries is named for.
@@ -846,12 +828,15 @@ fn is_hex(bytes: &[u8], len: usize) -> bool {
 }
 
 /// An entry's name in its directory.
-pub(crate) fn entry_name(key: &Key) -> CString {
-    CString::new(format!("{key}.npy")).expect("digits")
+pub(crate) fn entry_name(key: &Key) -> [u8; 68] {
+    let mut name = *b"0000000000000000000000000000000000000000000000000000000000000000.npy";
+    name[..64].copy_from_slice(&key.hex());
+    name
 }
 
-fn is_entry_name(name: &CStr) -> bool {
-    name.to_bytes().strip_suffix(b".npy").is_some_and(|stem| is_hex(stem, 64))
+/// The key that a file is named by, if it is named as an entry.
+fn key_of(name: &CStr) -> Option<Key> {
+    Key::from_hex(name.to_bytes().strip_suffix(b".npy")?.try_into().ok()?)
 }
 
 /// The names in a directory, without `.` and `..`: all of them, or an error.

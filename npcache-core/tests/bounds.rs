@@ -313,6 +313,23 @@ fn counts_are_learned_after_a_boot_and_by_copies_and_deletions_of_others() {
 }
 
 #[test]
+fn what_lies_where_no_call_looks_for_it_is_not_counted_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = options().open(directory.path()).unwrap();
+    for n in 0..20 {
+        call(&cache, "f", n, 10);
+    }
+    let entry = entries(directory.path()).swap_remove(0);
+    let other = if entry.parent().unwrap().ends_with("00") { "01" } else { "00" };
+    let misplaced = directory.path().join("f").join(other).join(entry.file_name().unwrap());
+    fs::create_dir_all(misplaced.parent().unwrap()).unwrap();
+    fs::copy(&entry, &misplaced).unwrap();
+    cache.configure("max_entries", "1").unwrap();
+    assert_eq!(cache.prune().unwrap().entries, 19);
+    assert!(misplaced.exists());
+}
+
+#[test]
 fn so_much_of_the_disk_stays_free_or_nothing_is_stored() {
     let directory = tempfile::tempdir().unwrap();
     let cache = options().open(directory.path()).unwrap();

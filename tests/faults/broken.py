@@ -263,7 +263,7 @@ PROTECTIONS = [
     ),
     (
         "counting of what goes before a walk comes to it",
-        [("evict.rs", "if name.walk != walk.number &&", "if false && name.walk != walk.number &&")],
+        [("evict.rs", "self.candidates.forget(|name| name.bucket() == bucket);", "")],
         "test_bounds.py::test_what_goes_while_others_are_looked_at_is_counted",
     ),
     (
@@ -276,6 +276,16 @@ PROTECTIONS = [
             )
         ],
         "test_bounds.py::test_under_lru_what_was_hit_stays_and_the_rest_goes",
+    ),
+    (
+        "time for looking at entries",
+        [("evict.rs", "        coarse_now() < self.until\n", "        true || coarse_now() < self.until\n")],
+        "test_bounds.py::test_on_a_slow_disk_no_insertion_removes_or_looks_at_what_others_can",
+    ),
+    (
+        "time for removing more than has to go",
+        [("evict.rs", "now() < began + RESERVE_WITHIN", "began > 0")],
+        "test_bounds.py::test_on_a_slow_disk_no_insertion_removes_or_looks_at_what_others_can",
     ),
     (
         "age at a look-up",
