@@ -44,6 +44,8 @@ BARS = {
     "miss at 1000000 entries: our quotient ÷ that at 1000": 1.1,
     "insertion under max_bytes at 10000 entries, mean of all ÷ bare": 1.2,
     "insertion under max_bytes at 1000000 entries, mean of all ÷ bare": 1.2,
+    "longest insertion under max_bytes at 10000 entries, apart from its unlinks ÷": 1,
+    "longest insertion under max_bytes at 1000000 entries, apart from its unlinks ÷": 1,
     "most bytes at 10000 entries ÷": 1.05,
     "most bytes at 1000000 entries ÷": 1.05,
 }
@@ -190,7 +192,35 @@ def measure(part, rows, smoke, million):
     elif part == "bounds":
         # With a million entries there, a million are inserted.
         for count in [500] if smoke else [10_000, 1_000_000] if million else [10_000]:
-            rows.add_lines(output([bench, "bounds", work / str(count), count, 2 if smoke else max(count // 250, 100)]))
+            rounds = 2 if smoke else max(count // 250, 100)
+            rows.add_lines(output([bench, "bounds", work / str(count), count, rounds]))
+            first = count + (rounds + 1) * 250
+            add_pauses(rows, bench, work / str(count), count, first, first + (500 if smoke else max(count // 4, 25_000)))
+
+
+def add_pauses(rows, bench, directory, count, first, last):
+    """The longest insertion apart from its victims' unlinks, whose times strace tells."""
+    if not shutil.which("strace"):
+        say("without strace: pauses are not taken apart from unlinks")
+        return
+    log = directory / "unlinks"
+    traced = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=unlinkat", "-e", "signal=none", "-ttt", "-T", "-o", log]
+    slow = [line.split() for line in output([*traced, bench, "pauses", directory, first, last]).splitlines()]
+    slow = [(float(began), float(took) / 1e9) for _, began, took in slow]
+    apart = [took for _, took in slow]
+    i = 0
+    with open(log) as unlinks:
+        for line in unlinks:
+            at, took = float(line.split(maxsplit=2)[1]), float(line.rsplit("<", 1)[1].rstrip(">\n"))
+            while i < len(slow) and at > sum(slow[i]):
+                i += 1
+            if i < len(slow) and at >= slow[i][0]:
+                apart[i] -= took
+    # What took less than a millisecond with its unlinks was not told.
+    longest = max([1e-3, *apart])
+    say(f"of {len(slow)} insertions that took 1 ms or more, {max([0, *(took for _, took in slow)]) * 1e3:.0f} ms at most")
+    name = f"longest insertion under max_bytes at {count} entries, apart from its unlinks ÷ 50 ms"
+    rows.add(name, "ns", [longest * 1e9], [50e6])
 
 
 def first_hits(rows, work, bench, peers, sizes, smoke):

@@ -3,7 +3,7 @@
 //! `npcache-bench disk|peers DIR ROUNDS [--smoke]` prints one line of JSON a row, with the nanoseconds of every round: a
 //! round is a block of calls of ours and a block of the other's, in alternating order, so that what disturbs the machine
 //! disturbs both. `fresh` measures one first hit in a process of its own, `grow` what a large directory costs,
-//! `bounds` what keeping within `max_bytes` does.
+//! `bounds` what keeping within `max_bytes` does, and `pauses` for how long that makes one insertion wait.
 //! benches/run.py drives all of it.
 
 mod floors;
@@ -15,13 +15,13 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use twox_hash::XxHash3_64;
 
 use floors::Root;
-use ours::{COMPUTED, Cache, Compute, DISK, MEMORY};
+use ours::{Buffer, COMPUTED, Cache, Compute, DISK, MEMORY};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -149,7 +149,8 @@ fn main() {
             );
         }
         ["bounds", directory, count, rounds] => bounds(Path::new(directory), number(count), number(rounds)),
-        _ => panic!("npcache-bench disk|peers|prepare|fresh|fill|grow|bounds …: see benches/run.py"),
+        ["pauses", directory, from, to] => pauses(Path::new(directory), number(from), number(to)),
+        _ => panic!("npcache-bench disk|peers|prepare|fresh|fill|grow|bounds|pauses …: see benches/run.py"),
     }
 }
 
@@ -663,12 +664,49 @@ fn grow(base: &Path, rounds: usize, counts: &[usize]) {
     }
 }
 
+/// The length of the `i`th of entries of mixed sizes: one of 16 is of up to 63 KiB, the others of 1 KiB.
+fn mixed_len(i: usize) -> usize {
+    if i % 16 > 0 { KIB } else { KIB + i.wrapping_mul(0x9e37_79b1) % (62 * KIB) }
+}
+
+/// Inserts it; what that took, without the function's own time, which is not the cache's.
+fn insert_mixed(cache: &Cache, i: usize) -> (Buffer, f64) {
+    let mut compute = Compute::of(mixed_len(i));
+    let start = now();
+    let buffer = cache.call(&args(i), &mut compute);
+    let took = now() - start - compute.took;
+    assert!(buffer.is_stored());
+    (buffer, took)
+}
+
+/// A cache of at most so many bytes, without a table in memory.
+fn bounded(path: &Path, policy: &CStr, max_bytes: u64) -> Cache {
+    let value = CString::new(max_bytes.to_string()).unwrap();
+    Cache::new(path, &[(c"memory_bytes", c"0"), (c"policy", policy), (c"max_bytes", &value)])
+}
+
+/// Inserts the entries from `from` to `to` where [`bounds`] was, by one policy after the other, and tells of those that took
+/// more than a millisecond: when they began, and what they took. `run.py` has the unlinks of that time from `strace`.
+fn pauses(base: &Path, from: usize, to: usize) {
+    let max_bytes = std::fs::read_to_string(base.join("max_bytes")).unwrap().parse().unwrap();
+    for (name, policy) in [("lru", c"lru"), ("cost", c"cost")] {
+        let cache = bounded(&base.join(name), policy, max_bytes);
+        for i in from..to {
+            let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            let (_, took) = insert_mixed(&cache, i);
+            if took > 1e6 {
+                println!("{name} {began:.6} {took}");
+            }
+        }
+    }
+}
+
 /// Insertions under `max_bytes`, by either policy; beside bare insertions, and beside ours without a bound, each with as many
 /// bare unlinks. In four directories that hold `count` entries of the same lengths: one of 16 is of up to 63 KiB, the others
 /// of 1 KiB. What goes is anywhere among what is there, but for `cost`, by which the long ones go first.
 fn bounds(base: &Path, count: usize, rounds: usize) {
     const N: usize = 250;
-    let len = |i: usize| if i % 16 > 0 { KIB } else { KIB + i.wrapping_mul(0x9e37_79b1) % (62 * KIB) };
+    let len = mixed_len;
     let [by_lru, bare, free, by_cost] = ["lru", "bare", "free", "cost"].map(|name| base.join(name));
     (0..256).for_each(|shard| std::fs::create_dir_all(bare.join(format!("{shard:02x}"))).unwrap());
     // SplitMix64's last steps: of a product alone, the lower bits would tell how old what goes is.
@@ -680,12 +718,8 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
     };
     let name = |i: usize| CString::new(format!("{:02x}/{i:064x}.npy", hash(i) >> 56)).unwrap();
     let insert = |cache: &Cache, i: usize, took: &mut f64| {
-        let mut compute = Compute::of(len(i));
-        let start = now();
-        let buffer = cache.call(&args(i), &mut compute);
-        // The function's own time is not the cache's.
-        *took = now() - start - compute.took;
-        assert!(buffer.is_stored());
+        let (buffer, own) = insert_mixed(cache, i);
+        *took = own;
         buffer.path()
     };
     let filled = [&by_lru, &by_cost].map(|path| Cache::without_memory(path));
@@ -715,10 +749,9 @@ fn bounds(base: &Path, count: usize, rounds: usize) {
     };
     // As much as is there: from the first insertion on, something has to go.
     let max_bytes = bytes(&by_lru);
-    let value = CString::new(max_bytes.to_string()).unwrap();
-    let caches = [(&by_lru, c"lru"), (&by_cost, c"cost")].map(|(path, policy)| {
-        Cache::new(path, &[(c"memory_bytes", c"0"), (c"policy", policy), (c"max_bytes", &value)])
-    });
+    let caches =
+        [(&by_lru, c"lru"), (&by_cost, c"cost")].map(|(path, policy)| bounded(path, policy, max_bytes));
+    std::fs::write(base.join("max_bytes"), max_bytes.to_string()).unwrap();
     let free_root = Root::open(&free);
     let (mut most, mut longest) = (0, [0.0f64; 3]);
     let mut times = [const { Vec::new() }; 4];
