@@ -232,37 +232,64 @@ def test_ctrl_c_in_the_function_leaves_the_task_to_others(cache):
     assert time.monotonic() - begun < 1
 
 
+def interrupted_at(target, call):
+    """Presses Ctrl-C at the call's line number `target`, of those in the package; whether there was one."""
+    directory = os.path.dirname(npcache.__file__)
+    steps = 0
+
+    def interrupt(frame, event, argument):
+        nonlocal steps
+        if os.path.dirname(frame.f_code.co_filename) != directory or frame.f_code.co_name == "__del__":
+            return None
+        steps += event == "line"
+        if event == "line" and steps == target:
+            raise KeyboardInterrupt
+        return interrupt
+
+    sys.settrace(interrupt)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return steps >= target
+
+
 def test_interrupts_at_any_moment_leave_nothing_locked(cache):
     """Ctrl-C at any line of a call: the next call of the same must not wait for a lost task."""
     f = cache.memoize(lambda x: np.array([x]), name="f", version="")
     f(-1)
-    directory = os.path.dirname(npcache.__file__)
     target, interrupted = 0, True
     while interrupted:
         target += 1
-        interrupted, steps = False, 0
-
-        def interrupt(frame, event, argument):
-            nonlocal steps, interrupted
-            if os.path.dirname(frame.f_code.co_filename) != directory or frame.f_code.co_name == "__del__":
-                return None
-            steps += event == "line"
-            if event == "line" and steps == target:  # noqa: B023
-                interrupted = True
-                raise KeyboardInterrupt
-            return interrupt
-
-        sys.settrace(interrupt)
-        try:
-            f(target)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(None)
+        interrupted = interrupted_at(target, lambda: f(target))  # noqa: B023
         begun = time.monotonic()
         assert f(target).tolist() == [target]
         assert time.monotonic() - begun < 2, f"waited for a task lost at line {target} of the call"
     assert target > 50
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_interrupts_at_any_moment_of_a_hit_let_go_of_its_memory(tmp_path, writable):
+    mapping = npcache.Cache(tmp_path, memory_bytes=0, map="always")
+    f = mapping.memoize(lambda: (np.ones(100_000), np.ones(100_000)), version="", writable=writable)
+    f()
+
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return sum(str(tmp_path) in line and ".npy" in line for line in maps)
+
+    assert mapped() == 0
+    kept = f()
+    assert mapped() > 0
+    del kept
+    target = 0
+    while target == 0 or interrupted_at(target, f):
+        assert mapped() == 0, f"at line {target} of the call"
+        target += 1
+    assert target > 20
+    assert f()[1].sum() == 100_000
 
 
 def test_waiting_ends_at_lock_timeout(cache):

@@ -58,7 +58,7 @@ from ._library import (
     status_text,
     take_error,
 )
-from ._results import copied, flatten, read, write
+from ._results import Memory, copied, flatten, read, write
 
 if sys.version_info >= (3, 10):
     from typing import ParamSpec
@@ -354,11 +354,12 @@ class _Known:
     each call, and where it answers with the same buffer, this is its array. The array keeps the buffer, so that no
     other can be at its address."""
 
-    __slots__ = ("arguments", "buffer", "hand_out", "seconds")
+    __slots__ = ("arguments", "buffer", "hand_out", "handle", "seconds")
 
     def __init__(self, data: bytes, buffer: int, array: Any, seconds: float) -> None:
         self.arguments = arguments_from_bytes(data)
         self.buffer = buffer
+        self.handle = c_void_p(buffer)
         self.hand_out = array.view  # each caller gets an array of its own, on the same memory
         self.seconds = seconds
 
@@ -372,19 +373,23 @@ class _Task:
     __slots__ = ("_output",)
 
     def __init__(self, output: c_void_p) -> None:
-        self._output = [output]  # until it is ended, which is to happen once: whoever ends it pops it
+        # Until it is ended, which is to happen once: whoever ends it pops it. Taken over as by Memory.
+        self._output, output.value = [output.value], None
 
-    def store(self, arrays: list[tuple[str | None, Any]]) -> c_void_p:
-        """The buffer of the result. Raises Error."""
+    def store(self, arrays: list[tuple[str | None, Any]]) -> Memory:
+        """The result, as it is stored. Raises Error."""
         for name, array in arrays:
             write(self._output[0], name, array)
         for note, value in _NOTES:
             library.output_note(self._output[0], note, value)
         library.output_commit(self._output[0])
         buffer, error = c_void_p(), c_void_p()
-        if library.end(self._output.pop(), byref(buffer), byref(error)) < 0:
-            raise take_error(error)
-        return buffer
+        try:
+            if library.end(self._output.pop(), byref(buffer), byref(error)) < 0:
+                raise take_error(error)
+            return Memory(buffer)
+        finally:
+            library.buffer_release(buffer)  # where a signal came in between
 
     def abandon(self, reason: str) -> None:
         library.output_fail(self._output[0], reason.encode("utf-8", "replace").replace(b"\0", b""))
@@ -396,7 +401,8 @@ class _Task:
 
 
 class _Slot:
-    """What C writes to during one call. Slots are reused: making these objects would take longer than the call."""
+    """What C writes to during one call. Slots are reused: making these objects would take longer than the call. What is
+    in `hit` or `todo` is the call's, until it is taken out."""
 
     __slots__ = (
         "arguments",
@@ -565,6 +571,10 @@ class CachedFunction(Generic[P, R]):
         if adopted is not identity:
             handle = self._adopt(identity)
         try:
+            tally = self._tallies[get_ident()]
+        except KeyError:
+            tally = self._tallies[get_ident()] = _new_tally()
+        try:
             slot = _slots.pop()
         except IndexError:
             slot = _Slot()
@@ -597,23 +607,14 @@ class CachedFunction(Generic[P, R]):
                     status = _begin(handle.function, arguments, _slice, slot.hit_out, slot.todo_out, slot.error_out)
                 hit = slot.hit.value
                 if hit is None and status >= 0:
-                    todo = _Task(c_void_p(slot.todo.value))
-                    slot.todo.value = None
-            except BaseException:  # a signal: nobody else would know of the task
-                if slot.todo.value is not None and todo is None:
-                    library.end(c_void_p(slot.todo.value), None, None)
-                slot.todo.value = None
-                raise
+                    todo = _Task(slot.todo)
             finally:
                 if known is None:
                     _args_free(arguments)
             if hit is not None:
-                try:
-                    tally = self._tallies[get_ident()]
-                except KeyError:
-                    tally = self._tallies[get_ident()] = _new_tally()
                 if known is not None and known.buffer == hit:
-                    _release(slot.hit)
+                    slot.hit.value = None
+                    _release(known.handle)
                     tally[ORIGIN_MEMORY] += 1
                     tally[_SECONDS] += known.seconds
                     return known.hand_out()  # type: ignore[no-any-return]
@@ -621,15 +622,21 @@ class CachedFunction(Generic[P, R]):
                 seconds = _buffer_seconds(hit)
                 tally[origin] += 1
                 tally[_SECONDS] += seconds
+                memory = Memory(slot.hit)
                 if self._writable:
-                    result: R = read(copied(hit), slot.view, slot.view_out, True)
+                    result: R = read(copied(memory), slot.view, slot.view_out, True)
                     return result
-                result = read(hit, slot.view, slot.view_out, False)
+                result = read(memory, slot.view, slot.view_out, False)
                 if origin == ORIGIN_MEMORY and data is not None and type(result) is np.ndarray:
                     handle.remember(data, hit, result, seconds)
                 return result
             if status < 0:
                 self._give_up(take_error(slot.error))
+        except BaseException:  # a signal, perhaps before anybody took these out
+            output, buffer, slot.todo.value, slot.hit.value = slot.todo.value, slot.hit.value, None, None
+            library.end(output, None, None)
+            library.buffer_release(buffer)
+            raise
         finally:
             _slots.append(slot)
         return self._compute(todo, args, kwargs, identity)
@@ -643,10 +650,11 @@ class CachedFunction(Generic[P, R]):
     def is_cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether this call would be answered without computing. Computes nothing."""
         hit = c_void_p()
-        self._with_arguments(args, kwargs, lambda function, a: check(library.lookup, function, a, byref(hit)))
-        found = bool(hit)
-        library.buffer_release(hit)
-        return found
+        try:
+            self._with_arguments(args, kwargs, lambda function, a: check(library.lookup, function, a, byref(hit)))
+            return bool(hit)
+        finally:
+            library.buffer_release(hit)
 
     def forget(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Removes the stored result of this call, if there is one."""
@@ -746,7 +754,7 @@ class CachedFunction(Generic[P, R]):
             task.abandon(f"{type(e).__name__}: {e}")
             raise
         try:
-            buffer = task.store(flatten(result))
+            memory = task.store(flatten(result))
         except Refused as refused:
             task.abandon("the result cannot be stored")
             tally[_UNSTORED] += 1
@@ -758,13 +766,12 @@ class CachedFunction(Generic[P, R]):
             tally[_UNSTORED] += 1
             self._warn(f"error {e.status}", f"its result is not stored: {e}")
             return result
-        self._check_stored(library.buffer_stored(buffer), tally)
+        self._check_stored(library.buffer_stored(memory.buffer), tally)
         self._warn_of_changes(identity)
         if self._writable:
-            library.buffer_release(buffer)
             return result
         view = View()
-        kept: R = read(buffer.value or 0, view, byref(view), False)
+        kept: R = read(memory, view, byref(view), False)
         return kept
 
     def _check_stored(self, status: int, tally: _Tally) -> None:

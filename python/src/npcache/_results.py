@@ -130,7 +130,7 @@ _TO_ARRAY: dict[type, Callable[[Any], np.ndarray[Any, Any]]] = {
 }
 
 
-def write(output: c_void_p, name: str | None, array: np.ndarray[Any, Any]) -> None:
+def write(output: int | None, name: str | None, array: np.ndarray[Any, Any]) -> None:
     """Adds a copy of an array to an output. The library keeps the first error, and `commit` and `end` report it."""
     encoded = None if name is None else name.encode()
     number = DTYPES.get(array.dtype.str) if array.dtype.names is None else None
@@ -152,16 +152,19 @@ def write(output: c_void_p, name: str | None, array: np.ndarray[Any, Any]) -> No
 
 
 class Memory:
-    """An array's memory in a buffer of the library, as numpy takes it. The array keeps this, and this the buffer."""
+    """A buffer of the library, for numpy: the array in it that `__array_interface__` describes at the time. The array
+    keeps this, and this the buffer."""
 
-    __slots__ = ("__array_interface__", "_buffer")
+    __slots__ = ("__array_interface__", "buffer")
 
-    def __init__(self, interface: dict[str, Any], buffer: Any) -> None:
-        self._buffer = buffer
-        self.__array_interface__ = interface
+    __array_interface__: dict[str, Any]
+
+    def __init__(self, buffer: c_void_p) -> None:
+        # Taken over at once: Python looks for signals after calls, and there is none in between.
+        self.buffer, buffer.value = buffer.value, None
 
     def __del__(self, release: Callable[[Any], None] = library.buffer_release) -> None:
-        release(getattr(self, "_buffer", None))  # None where a signal ended __init__
+        release(getattr(self, "buffer", None))  # None where a signal ended __init__
 
 
 _as_array = np.asarray
@@ -170,13 +173,14 @@ _buffer_view = library.buffer_view
 _buffer_count = library.buffer_count
 
 
-def read(buffer: int, view: View, view_reference: Any, writable: bool) -> Any:
-    """The result in a buffer, whose reference this takes. `view` is where to write descriptions of arrays."""
+def read(memory: Memory, view: View, view_reference: Any, writable: bool) -> Any:
+    """The result in a buffer. `view` is where to write descriptions of arrays."""
+    buffer = memory.buffer
     count = _buffer_count(buffer)
     if count == 1:
         _buffer_view(buffer, 0, view_reference, _view_size)
         name = view.name
-        array = _array(buffer, view, writable)
+        array = _array(memory, view, writable)
         if name is None:
             return array if array.ndim else array[()]
         return _plan((name.decode(),))([array])
@@ -185,21 +189,21 @@ def read(buffer: int, view: View, view_reference: Any, writable: bool) -> Any:
         _buffer_view(buffer, i, view_reference, _view_size)
         name = view.name
         names.append(None if name is None else name.decode())
-        arrays.append(_array(library.buffer_retain(buffer) if i else buffer, view, writable))
+        arrays.append(_array(memory, view, writable))
     return _plan(tuple(names))(arrays)
 
 
-def _array(buffer: Any, view: View, writable: bool) -> Any:
+def _array(memory: Memory, view: View, writable: bool) -> Any:
     n = view.ndim
     typestr, dtype = _dtypes(view.descr)
-    interface = {
+    memory.__array_interface__ = {
         "version": 3,
         "typestr": typestr,
         "shape": tuple(view.shape[:n]),
         "strides": tuple(view.strides[:n]),
         "data": (view.data, not writable),
     }
-    array = _as_array(Memory(interface, buffer))
+    array = _as_array(memory)
     return array if dtype is None else array.view(dtype)
 
 
@@ -351,11 +355,11 @@ def _substitute(name: str, fields: tuple[str, ...]) -> Any:
     return collections.namedtuple(name, fields)
 
 
-def copied(result: Any) -> Any:
-    """A writable buffer of the library's for a read-only one, whose reference this takes."""
+def copied(result: Memory) -> Memory:
+    """A writable copy of a result."""
     out = c_void_p()
     try:
-        check(library.buffer_writable, result, byref(out))
+        check(library.buffer_writable, result.buffer, byref(out))
+        return Memory(out)
     finally:
-        library.buffer_release(result)
-    return out.value
+        library.buffer_release(out)  # where a signal came in between
