@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use crate::args::Canonical;
 use crate::audit;
 use crate::bounds::Bounds;
-use crate::buffer::{Buffer, Origin};
+use crate::buffer::{Buffer, Loaded, Origin};
 use crate::build_id::object_of;
-use crate::entry::{self, Parsed};
+use crate::entry;
 use crate::error::{Error, Result, Unstored};
 use crate::evict::{Pruned, prune};
 use crate::explain::describe_call;
@@ -699,8 +699,6 @@ enum Step {
 }
 
 /// What stands where an entry is looked for.
-// As for [`Begun`].
-#[allow(clippy::large_enum_variant)]
 enum Found {
     Hit(Loaded),
     Nothing,
@@ -710,19 +708,6 @@ enum Found {
     Bad,
     /// Something that cannot be read just now.
     Unreadable,
-}
-
-/// What is in an entry, and the memory that its arrays are in.
-struct Loaded {
-    parsed: Parsed,
-    memory: Memory,
-}
-
-impl Loaded {
-    /// The result, from the file at `path`.
-    fn at(self, path: CString) -> Buffer {
-        Buffer::loaded(self.parsed, self.memory, path)
-    }
 }
 
 impl<'a> Call<'a> {
@@ -984,7 +969,7 @@ impl<'a> Call<'a> {
             Ok(loaded) => {
                 if self.options.bounds != Bounds::default() || state.bounds_hits() {
                     let (bounds, now) = (self.options.bounds.or(state.bounds()), coarse_now());
-                    if now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age() {
+                    if now.saturating_sub(loaded.created()) > bounds.max_age() {
                         return Found::Old;
                     }
                     if bounds.marks_use() {
@@ -1013,7 +998,7 @@ impl<'a> Call<'a> {
         let file = directory.open_file(&path.as_c_str()[directory.prefix().len()..], OFlags::RDONLY).ok()?;
         let loaded = self.load(directory, state, &file).ok()?;
         let max_age = self.options.bounds.or(above.bounds()).max_age();
-        let is_old = coarse_now().saturating_sub(loaded.parsed.origin.mtime) > max_age;
+        let is_old = coarse_now().saturating_sub(loaded.created()) > max_age;
         (!is_old).then(|| (loaded.at(path), (state.clone(), before)))
     }
 
@@ -1126,7 +1111,7 @@ impl<'a> Call<'a> {
             }
             state.verified.lock().insert(once);
         }
-        Ok(Loaded { parsed, memory })
+        Ok(Loaded::new(parsed, memory))
     }
 
     /// Has the function's next entry read at once, if it is not much longer than this one, or mapped without having been read.
@@ -1139,7 +1124,7 @@ impl<'a> Call<'a> {
     fn check(&self, memory: Memory) -> Result<Loaded, Fault> {
         let parsed = entry::parse(memory.as_slice(), &self.key).map_err(Fault::Entry)?;
         let whole = parsed.data_is_whole(memory.as_slice());
-        if whole { Ok(Loaded { parsed, memory }) } else { Err(Fault::Entry(entry::DAMAGED)) }
+        if whole { Ok(Loaded::new(parsed, memory)) } else { Err(Fault::Entry(entry::DAMAGED)) }
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, StatxFlags, StatxTimestamp, statx};
 use rustix::io::Errno;
 use serde_json::Value as Json;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Loaded};
 use crate::cache::{Cache, MAP_FROM};
 use crate::cbor;
 use crate::digest::{from_hex, hex};
@@ -239,7 +239,7 @@ impl Entry {
         }
         let path =
             CString::new(self.path().into_os_string().into_encoded_bytes()).expect("a path has no NUL");
-        Ok(Buffer::loaded(parsed, memory, path))
+        Ok(Loaded::new(parsed, memory).at(path))
     }
 
     /// Removes it, to make room: who has it in memory goes on using it. `false` where it was gone already.
