@@ -289,7 +289,7 @@ PROTECTIONS = [
     ),
     (
         "age at a look-up",
-        [("cache.rs", "now.saturating_sub(loaded.parsed.origin.mtime) > bounds.max_age()", "false")],
+        [("cache.rs", "now.saturating_sub(loaded.created()) > bounds.max_age()", "false")],
         "test_bounds.py::test_what_is_over_age_is_computed_again",
     ),
     (
