@@ -186,7 +186,7 @@ def test_watch_tells_what_happens_between_two_looks(cache):
 def test_show_tells_the_call_and_the_numbers(cache):
     (pair,) = keys(cache, "-f", "pair")
     text = run("-C", cache, "show", pair[:8])
-    assert f"key       {pair}" in text and "array 0 `grid`  float64[2, 3], 48 B" in text
+    assert f"key        {pair}" in text and "array 0 `grid`  float64[2, 3], 48 B" in text
     assert "  0.0  1.0  2.0  3.0  4.0  5.0\n  min 0.0  max 5.0  mean 2.50000  std 1.70783  zeros 1  NaN 0  inf 0" in text
     (shown,) = lines("-C", cache, "show", pair)
     assert shown["arguments"] == {"hex": "0102"}
@@ -274,7 +274,8 @@ def test_why_says_what_the_nearest_stored_call_differs_in(cache):
     assert 'version: stored "1", asked "2"' in done.stdout
     done = run("-C", cache, "why", "solve", "3.0", "nu=0.5", status=1)
     assert re.search(r"argument 1: stored \d+, asked 3\.0", done.stdout)
-    assert "no call of `nothing` is stored here" in run("-C", cache, "why", "nothing", status=1).stdout
+    stdout = run("-C", cache, "why", "nothing", status=1).stdout
+    assert "no call of `nothing` is stored here, but of `" in stdout and "`solve`" in stdout
     done = run("-C", cache, "--json", "why", "solve", "3", status=1)
     answer = json.loads(done.stdout)
     assert answer["stored"] is False and answer["version"] == "1" and "`nu`" in answer["explanation"]
@@ -347,6 +348,7 @@ def test_prune_keeps_the_newest_and_stops_at_a_size(cache):
         os.utime(entry_file(cache, key), (time.time() - age * DAY,) * 2)
     run("-C", cache, "prune", "--function", "solve", "--keep", 5)
     assert keys(cache, "-f", "solve") == sorted(solve[:5]) and len(keys(cache)) == 7
+    assert keys(cache, "-f", "solve", "--sort", "age") == solve[:5]
     run("-C", cache, "prune", "--to", "0")
     assert keys(cache) == []
 
@@ -371,6 +373,7 @@ def test_prune_to_a_size_drops_by_the_directorys_policy(tmp_path):
 
 def test_prune_by_itself_holds_the_directorys_bounds_at_once(cache):
     run("-C", cache, "config", "max_entries", "5")
+    assert "prune --to SIZE --dry-run" in run("-C", cache, "prune", "--dry-run", status=2).stderr
     assert len(keys(cache)) == 14
     dropped = lines("-C", cache, "prune")[-1]
     assert dropped["entries"] >= 9 and len(keys(cache)) == 14 - dropped["entries"]
@@ -506,6 +509,7 @@ def test_config_shows_and_sets_what_the_directory_keeps(cache):
     assert (cache / ".npcache" / "config").read_text() == "max_bytes=1610612736\nmax_age=43200\n"
     run("-C", cache, "config", "max_age", "none")
     assert "it keeps max_bytes" in run("-C", cache, "config", "max_bites", status=2).stderr
+    assert "npcache config max_bytes 1M" in run("-C", cache, "config", "max_bytes=1M", status=2).stderr
     assert "max_bytes" in run("-C", cache, "config", "max_bytes", "lots", status=2).stderr
     run("-C", cache, "config", "max_bytes", "none")
     assert lines("-C", cache, "config") == [values]

@@ -43,7 +43,14 @@ impl Config {
             all.iter().filter(|(name, _)| self.name.as_deref().is_none_or(|one| one == *name)).collect();
         if shown.is_empty() {
             let name = self.name.unwrap_or_default();
-            return Err(format!("a directory keeps no `{}`; it keeps {}", printable(&name), known()).into());
+            let known = known();
+            return Err(match name.split_once('=') {
+                Some((name, value)) if all.iter().any(|(one, _)| *one == name) => {
+                    format!("a name and its value are two words: npcache config {name} {}", printable(value))
+                }
+                _ => format!("a directory keeps no `{}`; it keeps {known}", printable(&name)),
+            }
+            .into());
         }
         if session.json {
             let values: Json = shown.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();

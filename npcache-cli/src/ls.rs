@@ -51,6 +51,7 @@ pub enum Order {
     /// Largest first
     Size,
     /// Stored last first
+    #[value(alias = "age")]
     Created,
     /// Used last first
     Used,

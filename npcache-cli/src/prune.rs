@@ -45,11 +45,15 @@ impl Prune {
     pub fn run(self, session: &mut Session) -> Outcome {
         let cache = if self.dry_run { session.look()? } else { session.change()? };
         if !self.selection.is_given() && self.keep.is_none() && self.to.is_none() {
-            if self.dry_run || !is_bounded(&cache) {
-                return Err(
-                    "say what is to go, or use `npcache clear` for all of it; see `npcache prune --help`"
-                        .into(),
-                );
+            if !is_bounded(&cache) {
+                let how =
+                    "say what is to go, or use `npcache clear` for all of it; see `npcache prune --help`";
+                return Err(how.into());
+            }
+            if self.dry_run {
+                let how = "what the bounds do not allow is chosen as it goes; `npcache prune --to SIZE --dry-run` lists what \
+                           is least worth keeping";
+                return Err(how.into());
             }
             let gone = cache.prune()?;
             return self.report(session, gone.entries, gone.bytes);

@@ -66,7 +66,7 @@ impl Show {
 fn print_call(out: &mut impl Write, entry: &Entry, metadata: &Metadata) -> io::Result<()> {
     let arguments = metadata.arguments.to_string();
     writeln!(out, "{HEAD}{NAME}{}{NAME:#}{HEAD:#}{}", printable(&metadata.name), printable(&arguments))?;
-    let mut line = |name: &str, value: &str| writeln!(out, "  {DIM}{name:<10}{DIM:#}{}", printable(value));
+    let mut line = |name: &str, value: &str| writeln!(out, "  {DIM}{name:<11}{DIM:#}{}", printable(value));
     line("key", &entry.key().to_string())?;
     line("file", &entry.path().display().to_string())?;
     line("size", &format!("{}, {} on disk", bytes(entry.bytes()), bytes(entry.disk_bytes())))?;

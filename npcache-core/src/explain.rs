@@ -1,5 +1,6 @@
 //! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
 
+use std::ffi::CString;
 use std::fmt::Write;
 
 use serde_json::Value as Json;
@@ -14,12 +15,12 @@ use crate::holder::host_name;
 use crate::key::{Identity, Key};
 use crate::list::read_or_map;
 use crate::output::describe_arguments;
-use crate::store::{Directory, entry_path, function_directory, now};
+use crate::store::{Directory, entry_path, function_directory, function_name, now};
 
 /// At most so many entries are looked at: reading the footers of these takes about a quarter of a second.
 const MAX_ENTRIES: usize = 10_000;
 
-/// How many of them are shown.
+/// How many of them, and of the functions there are, are shown.
 const SHOWN: usize = 3;
 
 impl Cache {
@@ -71,7 +72,8 @@ impl Cache {
             })
             .map_err(|e| Error::io("list the entries in", directory.path(), e))?;
         if stored.is_empty() {
-            let _ = writeln!(text, "no call of `{}` is stored here", identity.name());
+            let _ = write!(text, "no call of `{}` is stored here", identity.name());
+            describe_others(&mut text, directory, identity.name());
             return Ok(text);
         }
         stored.sort_by_key(|(differences, _, metadata)| (differences.len(), -created(metadata) as i64));
@@ -99,6 +101,23 @@ pub(crate) fn describe_call(identity: &Identity, args: &Canonical) -> String {
     let call = args.bytes().and_then(Call::parse).map(|call| call.to_string());
     let call = call.unwrap_or_else(|| format!("({} bytes)", args.content().length()));
     format!("{}{call}", identity.name())
+}
+
+/// Ends a sentence that nothing is stored of a function: which others are there, those first whose names have this one in
+/// them, as where it was given without its module.
+fn describe_others(text: &mut String, directory: &Directory, name: &str) {
+    let is_function = |name: &CString| directory.shards(name).is_ok_and(|shards| !shards.is_empty());
+    let directories = directory.functions().unwrap_or_default().into_iter().filter(is_function);
+    let mut others: Vec<String> = directories.map(|directory| function_name(directory.to_bytes())).collect();
+    others.retain(|other| other != name);
+    others.sort_by_key(|other| !other.contains(name));
+    for (i, other) in others.iter().take(SHOWN).enumerate() {
+        let _ = write!(text, "{} `{other}`", if i == 0 { ", but of" } else { "," });
+    }
+    if others.len() > SHOWN {
+        let _ = write!(text, " and {} more", others.len() - SHOWN);
+    }
+    text.push('\n');
 }
 
 /// The call that is asked for, as records describe calls.

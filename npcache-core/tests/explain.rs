@@ -37,12 +37,29 @@ fn explain(cache: &Cache, version: &str, args: &Canonical) -> String {
 }
 
 #[test]
+fn of_an_unknown_function_those_that_are_stored_are_named_the_likeliest_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    std::fs::create_dir(directory.path().join("not_a_function")).unwrap();
+    let explain = || explain(&cache, "1", &args(|_| Ok(())));
+    for (name, expected) in [
+        ("__main__.solve", "is stored here, but of `__main__.solve`\n"),
+        ("b", "is stored here, but of `__main__.solve`, `b`\n"),
+        ("a", "is stored here, but of `__main__.solve`, `a`, `b`\n"),
+        ("resolver", "is stored here, but of `__main__.solve`, `resolver`, `a` and 1 more\n"),
+    ] {
+        cache.call(name, "1", b"", |out| out.write(&Array1::<f64>::zeros(3))).unwrap();
+        assert!(explain().ends_with(expected), "{}", explain());
+    }
+}
+
+#[test]
 fn the_exact_difference_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path()).unwrap();
     let mesh = Array2::<f64>::ones((20, 30));
     let stored = call(3, 0.5, &mesh);
-    assert!(explain(&cache, "1", &stored).contains("no call of `solve` is stored"));
+    assert!(explain(&cache, "1", &stored).ends_with("no call of `solve` is stored here\n"));
     store(&cache, "1", &stored);
 
     let text = explain(&cache, "1", &stored);
