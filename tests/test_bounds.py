@@ -170,6 +170,47 @@ def test_a_count_that_is_wrong_mends_itself(tmp_path):
         assert abs(counted(tmp_path)[0] / usage(tmp_path) - 1).max() < 0.01
 
 
+INSERT = """
+import sys
+import numpy as np
+from driver import Cache
+
+with Cache(sys.argv[1]) as cache:
+    cache.call("new", "1", b"", lambda: np.zeros(10))
+"""
+
+
+def injecting(call, what):
+    """A process that inserts once, with what strace does to a system call of it."""
+    strace = [need_tool("strace", "strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+    inject = ["-e", f"inject={call}:{what}", sys.executable, "-c", INSERT]
+    return lambda path: subprocess.Popen([*strace, *inject, path], cwd=ROOT / "tests")
+
+
+def test_an_entry_is_counted_before_it_is_there(cache_path):
+    with Cache(cache_path, max_entries=100) as cache:
+        cache.call("f", "1", b"", lambda: np.zeros(10))
+    with injecting("linkat", "delay_enter=3000000")(cache_path) as inserting:
+        deadline = time.monotonic() + PATIENCE
+        while counted(cache_path)[0][1] < 2 and inserting.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert usage(cache_path)[1] == 1, "it has its name already"
+    assert inserting.returncode == 0
+    assert list(counted(cache_path)[0]) == list(usage(cache_path)) == [2 * BLOCK, 2]
+
+
+def test_what_another_process_removed_first_is_not_counted_twice(cache_path):
+    with Cache(cache_path) as cache:
+        for i in range(300):
+            cache.call("f", "1", b"%d" % i, lambda: np.zeros(10))
+        cache.configure("max_entries", "290")
+        # It is chosen, and is gone when it is to go.
+        with injecting("unlinkat", "error=ENOENT")(cache_path) as inserting:
+            assert inserting.wait(PATIENCE) == 0
+        assert list(counted(cache_path)[0]) == list(usage(cache_path))
+
+
 HITS = """
 import sys
 from driver import DISK, Cache

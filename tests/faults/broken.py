@@ -267,6 +267,29 @@ PROTECTIONS = [
         "test_bounds.py::test_what_goes_while_others_are_looked_at_is_counted",
     ),
     (
+        "counting of an entry before it is there",
+        [
+            ("evict.rs", "    tally.add(bucket, room(len));\n", ""),
+            (
+                "evict.rs",
+                "        self.used = true;\n",
+                "        self.used = true;\n        self.state.tally().add(self.key.as_bytes()[0], room(self.len));\n",
+            ),
+        ],
+        "test_bounds.py::test_an_entry_is_counted_before_it_is_there",
+    ),
+    (
+        "counting of what this process removed, alone",
+        [
+            (
+                "store.rs",
+                "AtFlags::empty()).is_ok())\n            .then_some",
+                "AtFlags::empty()) != Ok(()) || true)\n            .then_some",
+            )
+        ],
+        "test_bounds.py::test_what_another_process_removed_first_is_not_counted_twice",
+    ),
+    (
         "look before an entry goes",
         [
             (
