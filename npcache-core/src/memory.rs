@@ -87,7 +87,8 @@ struct Remembered {
 /// The cache below that a result was found in, and its generation before it was looked for there.
 pub(crate) type Below = (Arc<State>, Generation);
 
-/// Whose turn it is to be dropped. Every place has one turn, by its hash, in one of the queues.
+/// Whose turn it is to be dropped. Every place has one turn, by its hash, in one of the queues: places with one hash take
+/// each other's in the same queue, never in the other, which would have bytes and no turns then.
 #[derive(Default)]
 struct Order {
     new: Queue,
@@ -249,7 +250,8 @@ impl Table {
         let queue = if is_new { &mut order.new } else { &mut order.kept };
         let hash = queue.turns.pop_front().expect("what has bytes has turns");
         let mut places = self.bucket(hash, self.buckets.load(Ordering::Relaxed)).write();
-        let i = places.iter().position(|place| place.hash == hash).expect("a turn is of a place");
+        let has_its_turn = |place: &Place| place.hash == hash && place.kept != is_new;
+        let i = places.iter().position(has_its_turn).expect("a turn is of a place");
         order.queue(&places[i]).bytes -= places[i].cost();
         if places[i].asked_again.swap(false, Ordering::Relaxed) {
             places[i].kept = true;
@@ -438,6 +440,42 @@ mod tests {
         table.drop_all_old(|_| after);
         assert_eq!(bytes(), 4096 + 2 * (1 + OVERHEAD));
         assert_eq!(results.map(|args| table.get(&asked(&args), |_| after).is_some()), [false, true]);
+    }
+
+    #[test]
+    fn each_place_has_a_turn_in_its_own_queue_also_where_others_have_its_hash() {
+        let table = Table::new(64 << 10);
+        let identity = Arc::new(Identity::new("f", "1", Vec::new(), true).unwrap());
+        let generation = Generation::default();
+        let mut random = 1_u64;
+        for round in 0..5000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Some calls are asked for often, and some results are larger than the share of newcomers.
+            let args = [(random >> 40) as u8 & (random >> 48) as u8];
+            let layouts = if random >> 63 == 0 { "C" } else { "F" };
+            let asked = Asked { layouts: Some(layouts), ..asked(&args) };
+            if table.get(&asked, |_| generation).is_some() {
+                continue;
+            }
+            let memory = crate::map::Memory::zeroed(usize::from(args[0]) % 7 * 2000 + 1).unwrap();
+            let buffer = Buffer::computed(Vec::new(), vec![memory], None, Ok(()), 0.0);
+            table.put(&asked, &identity, buffer, generation, Slot::ALL, Worth { row: 0, ns: 0 }, None);
+
+            let order = lock(&table.order);
+            let buckets = (0..table.buckets.load(Ordering::Relaxed)).map(|i| table.nth_bucket(i).read());
+            let places: Vec<_> = buckets.collect();
+            let places = || places.iter().flat_map(|places| places.iter());
+            for (queue, kept) in [(&order.new, false), (&order.kept, true)] {
+                let own = || places().filter(|place| place.kept == kept);
+                let mut hashes: Vec<_> = own().map(|place| place.hash).collect();
+                let mut turns: Vec<_> = queue.turns.iter().copied().collect();
+                hashes.sort_unstable();
+                turns.sort_unstable();
+                assert_eq!(turns, hashes, "round {round}, kept: {kept}");
+                assert_eq!(queue.bytes, own().map(Place::cost).sum::<u64>(), "round {round}, kept: {kept}");
+            }
+            assert!(order.new.bytes + order.kept.bytes <= table.capacity);
+        }
     }
 
     fn asked(args: &[u8]) -> Asked<'_> {

@@ -162,6 +162,42 @@ fn what_is_asked_for_now_takes_the_place_of_what_was_asked_for_once() {
 }
 
 #[test]
+fn calls_that_differ_in_layouts_or_dependencies_alone_crowd_each_other_out_and_cost_no_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = in_memory_only(directory.path(), 1 << 20);
+    let functions = ["1", "2"].map(|library| {
+        let mut function = cache.function("f", "1").unwrap();
+        function.add_dependency("library", library).unwrap();
+        function.set("layout", "strict").unwrap();
+        function
+    });
+    let mut random = 1_u64;
+    let mut computed = 0;
+    for _ in 0..4000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Some are asked for often, and some results are larger than a tenth of the memory.
+        let i = (random >> 40) as u8 & (random >> 48) as u8;
+        let (function, transposed) = ((random >> 62 & 1) as usize, random >> 63 == 1);
+        let contents = ndarray::arr2(&[[f64::from(i), 2.0], [3.0, 4.0]]);
+        let mut args = Args::new();
+        if transposed {
+            args.add_array(&contents.t().as_standard_layout().into_owned().t()).unwrap();
+        } else {
+            args.add_array(&contents).unwrap();
+        }
+        let n = f64::from(i) * 4.0 + f64::from(transposed) * 2.0 + function as f64;
+        let len = usize::from(i) % 7 * 2500 + 1;
+        let result = functions[function].call(&args.finish().unwrap(), |out| {
+            computed += 1;
+            out.write(&Array1::from_elem(len, n))
+        });
+        let result = result.expect("a fault of the memory costs no result");
+        assert_eq!((first(&result), result.view::<f64>(0).unwrap().len()), (n, len));
+    }
+    assert!((400..3600).contains(&computed), "{computed} of 4000 were not found");
+}
+
+#[test]
 fn any_capacity_will_do() {
     for (bytes, origin) in [(1, Origin::Computed), (4096, Origin::Memory), (u64::MAX, Origin::Memory)] {
         let directory = tempfile::tempdir().unwrap();
