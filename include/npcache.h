@@ -687,8 +687,8 @@ npcache_status npcache_clear_function(npcache *cache, const char *name, npcache_
  *   `complete`.
  *
  * A hit in memory is counted at once, but seen by other processes only after some thousand of a thread, with the next
- * call of the function that computes, or when the process exits; one that is killed loses what was not seen. Does not
- * depend on how many entries there are.
+ * call of the function that computes, or when the process exits; one that is killed, or ends by `_exit`, loses what was not
+ * seen, unless it calls this before. Does not depend on how many entries there are.
  *
  * NPCACHE_ERR_IO: the file with the counts of earlier boots cannot be read.
  *

@@ -6,8 +6,8 @@
 //!
 //! Only hits in memory are too fast for that. A line of memory that all processors count in costs more than such a
 //! hit, and the page is a file's: who stores to it may wait for the disk. Each thread counts them in memory of its own,
-//! and they are added to the page [`BATCH`] at a time, with the next miss, and at the process's exit. One that is killed
-//! loses those that were not.
+//! and they are added to the page [`BATCH`] at a time, with the next miss, and at the process's exit. One that is killed,
+//! or ends by `_exit`, loses those that were not.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

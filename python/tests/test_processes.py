@@ -176,6 +176,49 @@ if __name__ == "__main__":
     subprocess.run([sys.executable, str(program)], check=True, env=environment)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("imported", ["early", "late"])
+def test_what_workers_find_in_memory_is_counted_when_they_end(tmp_path, method, imported):
+    """The parent has npcache from the beginning, or not at all."""
+    directory = str(tmp_path / "cache")
+    (tmp_path / "cached.py").write_text(f"""
+import numpy as np
+import npcache
+
+cache = npcache.Cache({directory!r})
+by_name = {{name: cache.memoize(np.zeros, name=name, version="1") for name in ("process", "executor", "pool")}}
+""")
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+{"import cached" if imported == "early" else ""}
+
+def work(name):
+    import cached
+    for _ in range(1000):
+        cached.by_name[name](3)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    process = context.Process(target=work, args=("process",))
+    process.start()
+    process.join()
+    with ProcessPoolExecutor(1, context) as pool:
+        pool.submit(work, "executor").result()
+    pool = context.Pool(1)
+    pool.apply(work, ("pool",))
+    pool.close()
+    pool.join()
+""")
+    environment = {**os.environ, "PYTHONPATH": str(Path(npcache.__file__).parents[1])}
+    subprocess.run([sys.executable, str(program)], check=True, env=environment)
+    cache = npcache.Cache(directory)
+    for name in ("process", "executor", "pool"):
+        totals = cache.totals(name)
+        assert (totals.misses, totals.memory) == (1, 999), name
+
+
 def test_a_pickled_cache_is_the_same_directory(cache):
     options = npcache.Cache(cache.path, mode="readonly", lock_timeout=5)
     copy = pickle.loads(pickle.dumps(options))

@@ -186,6 +186,7 @@ class Cache:
         self._handle = c_void_p()
         self._tallies: dict[str, dict[int, _Tally]] = {}
         self._warned: set[int] = set()
+        self._inherited = 0  # of what is counted as found in memory, what another process did before it forked
         chosen = library.options_new()
         try:
             for name, value in self.options.items():
@@ -194,6 +195,7 @@ class Cache:
             check(library.new, directory, chosen, byref(self._handle))
         finally:
             library.options_free(chosen)
+        _caches.add(self)
 
     def __del__(self, free: Callable[[Any], None] = library.free) -> None:
         handle = getattr(self, "_handle", None)
@@ -275,7 +277,8 @@ class Cache:
         """What all processes counted since the cache was made: of all functions, or of the one with this name.
 
         Clearing does not set it back. What a process found in memory is in it after some thousand calls of a thread,
-        with the next result that it computes, or when it exits.
+        with the next result that it computes, or when it exits; one that is killed, as the workers of a
+        `multiprocessing.Pool` are where its `with` ends, loses what was not.
         """
         found = Statistics()
         name = None if function is None else c_string(function.encode())
@@ -315,6 +318,44 @@ def _reopen(path: str | None, options: tuple[tuple[str, str], ...]) -> Cache:
     if cache is None:
         cache = _reopened[path, options] = Cache(path, **dict(options))
     return cache
+
+
+_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+_is_watched = False
+
+
+def _watch_processes() -> None:
+    """Has processes of multiprocessing count what they find in memory. At the exit of a process the library adds that to
+    what all count, but these end by `os._exit`. Nothing is imported for it: a program without multiprocessing has no
+    such processes."""
+    global _is_watched
+    if not _is_watched and "multiprocessing.util" in sys.modules:
+        from multiprocessing import util
+
+        _is_watched = True
+        util.register_after_fork(library, _begin_process)
+        _begin_process(library)  # this may be one that imports npcache only now
+
+
+def _begin_process(_: object) -> None:
+    """In a new process of multiprocessing: it has just forgotten its parent's finalizers."""
+    from multiprocessing import util
+
+    for cache in _caches:
+        cache._inherited = cache.stats().memory
+    util.Finalize(None, _count_memory_hits, exitpriority=-100)  # after those of users, which are 0 or more
+
+
+def _count_memory_hits() -> None:
+    found = Statistics()
+    for cache in _caches:
+        # A cache that this process did not use is not opened for it.
+        if cache.stats().memory > cache._inherited:
+            library.stats(cache._handle, None, byref(found), ctypes.sizeof(found), None)
+
+
+_watch_processes()
+os.register_at_fork(before=_watch_processes)
 
 
 def _sum(tallies: list[_Tally]) -> Stats:
