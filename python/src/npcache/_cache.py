@@ -325,8 +325,8 @@ _is_watched = False
 
 
 def _watch_processes() -> None:
-    """Has processes of multiprocessing count what they find in memory. At the exit of a process the library adds that to
-    what all count, but these end by `os._exit`. Nothing is imported for it: a program without multiprocessing has no
+    """Has processes of multiprocessing count what they find in memory. The library adds that to what all count when a
+    process exits, but these end by `os._exit`. Nothing is imported for it: a program without multiprocessing has no
     such processes."""
     global _is_watched
     if not _is_watched and "multiprocessing.util" in sys.modules:
