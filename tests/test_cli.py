@@ -466,9 +466,11 @@ def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
     np.save(tmp_path / "grid.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     np.savez_compressed(tmp_path / "two.npz", np.arange(3), named=np.array("text"))
     store = ["-C", cache, "import", "--function", "grid", "--of-version", "7", "--took", "2h"]
+    before = lines("-C", cache, "stats")
     run(*store, tmp_path / "grid.npy", "64", "nu=0.2")
     assert "stored already" in run(*store, tmp_path / "grid.npy", "64", "nu=0.2", status=2).stderr
     run(*store, tmp_path / "two.npz", "--hex", "00ff")
+    assert lines("-C", cache, "stats") == before, "neither what was stored nor what was refused is a program's call"
     with Cache(cache) as found:
         assert np.array_equal(found.begin("grid", "7", call(64, nu=0.2)).array, np.arange(6.0).reshape(2, 3))
         two = found.begin("grid", "7", b"\x00\xff")

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use npcache_core::{Begun, Identity, Output, Wait};
+use npcache_core::{Begun, Identity, Output};
 use serde_json::json;
 
 use crate::Outcome;
@@ -60,7 +60,7 @@ impl Import {
             let (path, file) = (Path::new(file), file.to_string_lossy());
             let identity = Identity::new(name, version, self.dependency.clone(), false)?;
             let function = crate::why::function_of(&cache, &identity)?;
-            let mut output = match function.begin(&args, Wait::AtMost(Duration::ZERO))? {
+            let mut output = match function.begin_import(&args) {
                 Begun::Todo(output) => output,
                 Begun::Hit(_) => {
                     return Err("this call is stored already; `npcache prune` or `clear` drops it".into());

@@ -566,7 +566,10 @@ impl Function {
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
-        let begun = self.find_or_begin(args, wait)?;
+        let begun = match self.look_in_memory(args) {
+            Ok(buffer) => Begun::Hit(buffer),
+            Err(key) => self.find_or_begin(args, key, wait, true),
+        };
         let options = &self.cache.inner.options;
         match (begun, &self.cache.inner.root) {
             (Begun::Hit(stored), Some(root)) if audit::is_due(options.audit) => {
@@ -588,29 +591,33 @@ impl Function {
         }
     }
 
-    fn find_or_begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
-        let todo = |key, place, seat, tally| {
+    /// [`Function::begin`] for a result that was computed elsewhere, without npcache: the task is filled with it, and told
+    /// what it took by [`Output::set_compute_time`]. No program made this call, so that the statistics do not count it. Never
+    /// waits.
+    pub fn begin_import(&self, args: &Canonical) -> Begun {
+        self.find_or_begin(args, Key::new(&self.known.identity, args), Wait::AtMost(Duration::ZERO), false)
+    }
+
+    /// What is not in memory, found on disk or begun.
+    fn find_or_begin(&self, args: &Canonical, key: Key, wait: Wait, counts: bool) -> Begun {
+        let todo = |place, seat, tally| {
             let (known, args) = (self.known.clone(), args.clone());
-            Ok(Begun::Todo(Output::new(Task { known, key, args, place, seat, tally, audited: None })))
+            Begun::Todo(Output::new(Task { known, key, args, place, seat, tally, audited: None }))
         };
         let Some(root) = &self.cache.inner.root else {
-            return todo(Key::new(&self.known.identity, args), Err(Unstored::NoDirectory), None, None);
+            return todo(Err(Unstored::NoDirectory), None, None);
         };
         let options = &self.cache.inner.options;
-        let key = match self.look_in_memory(args) {
-            Ok(buffer) => return Ok(Begun::Hit(buffer)),
-            Err(key) => key,
-        };
         let call = Call::new(self, root, args, key, options, wait);
         let step = call.begin();
-        let tally = call.count(&step);
+        let tally = if counts { call.count(&step) } else { None };
         match step {
-            Step::Hit(buffer) => Ok(Begun::Hit(buffer)),
-            Step::Busy => Ok(Begun::Busy),
+            Step::Hit(buffer) => Begun::Hit(buffer),
+            Step::Busy => Begun::Busy,
             Step::Compute(place, seat) => {
                 let place =
                     if options.mode == Mode::ReadOnly { Err(Unstored::ReadOnlyMode) } else { Ok(place) };
-                todo(key, place, seat, tally)
+                todo(place, seat, tally)
             }
         }
     }
