@@ -429,10 +429,12 @@ def current_umask():
     return mask
 
 
-def test_a_damaged_entry_is_not_exported(cache, tmp_path):
+def test_a_damaged_entry_is_neither_shown_nor_exported(cache, tmp_path):
     key = keys(cache, "-f", "solve")[0]
     replace(entry_file(cache, key), flip_data)
-    assert "not what was written" in run("-C", cache, "export", key, tmp_path / "out.npy", status=2).stderr
+    for command in ["show", key], ["export", key, tmp_path / "out.npy"]:
+        done = run("-C", cache, *command, status=1)
+        assert "not what was written" in done.stderr and not done.stdout
     assert not (tmp_path / "out.npy").exists()
 
 
