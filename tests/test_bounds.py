@@ -317,6 +317,22 @@ def test_a_hit_is_a_use_of_its_entry_also_in_memory(cache_path, monkeypatch):
             assert entry.stat().st_atime_ns - made > 2 * 3600 * 10**9
 
 
+def test_a_hit_in_memory_is_a_use_of_its_entry_whatever_path_led_to_it(cache_path, monkeypatch):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "1M")
+    code = "with Cache(sys.argv[1]) as cache: print(cache.call('old', '1', b'', lambda: np.arange(3)).path)"
+    hours_ago = [need_tool("faketime", "faketime"), "-f", "-3h"]
+    made = Path(run_python(code, cache_path, before=hours_ago).strip())
+    with Cache(cache_path, max_entries=9) as early:
+        moved = cache_path.rename(cache_path.with_name("another, longer name"))
+        entry = moved / made.relative_to(cache_path)
+        age = entry.stat().st_mtime_ns
+        with Cache(moved, max_entries=9) as late:
+            assert late.call("old", "1", b"", lambda: 1 / 0).origin == DISK
+            os.utime(entry, ns=(age, age))
+            assert early.call("old", "1", b"", lambda: 1 / 0).origin == MEMORY
+            assert entry.stat().st_atime_ns > age
+
+
 def test_what_was_made_before_a_clock_was_set_back_is_counted(cache_path):
     code = """
 with Cache(sys.argv[1]) as cache:

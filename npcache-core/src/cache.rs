@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
-use std::ffi::{CStr, CString, OsStr, c_void};
+use std::ffi::{CString, OsStr, c_void};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -35,7 +35,8 @@ use crate::output::{Audited, Output, Place, Task};
 use crate::state::{Generation, POLL, Slot, State, TryLock};
 use crate::statistics::{Count, Tally, Worth};
 use crate::store::{
-    Directory, born, coarse_now, entry_path, function_directory, mark_used, nanoseconds, path_of, retry,
+    Directory, below_prefix, born, coarse_now, entry_path, function_directory, mark_used, nanoseconds,
+    path_of, retry,
 };
 
 /// Entries up to this length are read, larger ones mapped. Measured for 1 KiB: 4 µs against 14 µs; the two meet
@@ -245,10 +246,8 @@ impl Cache {
             return None;
         }
         if (marks_use || bounds.marks_use()) && buffer.is_to_be_marked(now) {
-            let path = buffer
-                .c_path()
-                .and_then(|path| path.to_bytes_with_nul().get(state.directory.prefix().len()..));
-            let name = path.and_then(|name| CStr::from_bytes_with_nul(name).ok());
+            // Another handle may have found it, by another path to the directory.
+            let name = buffer.c_path().and_then(below_prefix);
             if let Some(file) = name.and_then(|name| state.directory.open_file(name, OFlags::RDONLY).ok()) {
                 mark_used(&file, now);
             }

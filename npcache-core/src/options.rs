@@ -187,7 +187,7 @@ impl Options {
     }
 
     /// `memory_bytes=BYTES`: how much of the results asked for in this process is kept in memory; 0 keeps none. All
-    /// handles on a directory share one memory, that of the first.
+    /// handles on a directory with the same `trust` and `umask` share one memory, that of the first.
     pub fn memory_bytes(mut self, bytes: u64) -> Options {
         self.memory = bytes;
         self

@@ -82,7 +82,7 @@ const TICK: i64 = 2_000_000_000;
 /// A State that could not open its files for want of space or descriptors is replaced after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What all handles of this process on one directory share.
+/// What the handles of this process on one directory share, as far as they trust the same and make files for the same.
 pub(crate) struct State {
     pub(crate) directory: Arc<Directory>,
     identity: (u64, u64),
@@ -132,7 +132,7 @@ extern "C" fn at_exit() {
 }
 
 impl State {
-    /// The one State of this process for `directory`.
+    /// The State of this process for `directory`.
     pub(crate) fn of(directory: Arc<Directory>, writable: bool, memory: u64) -> Arc<State> {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::Relaxed) {
@@ -144,10 +144,13 @@ impl State {
         registry.retain(|state| state.strong_count() > 0);
         let identity = directory.identity();
         let known = registry.iter().filter_map(Weak::upgrade).find(|state| {
-            // One opened to read does not have what a writer needs, and one that trusts all has what others planted.
+            // One opened to read does not have what a writer needs, one that trusts all has what others planted, and what
+            // is made with one is for the group, or not, as its directory was opened. Several of a process exclude each
+            // other, and see each other's clears, as those of several processes do.
             state.is_current()
                 && state.identity == identity
-                && (state.locks.is_ok() || !writable)
+                && (!writable
+                    || state.locks.is_ok() && state.directory.is_for_group() == directory.is_for_group())
                 && state.directory.trusts_owner() == directory.trusts_owner()
         });
         let state = known.unwrap_or_else(|| {

@@ -142,6 +142,11 @@ impl Directory {
         self.trusted.is_some()
     }
 
+    /// Whether what is made is for the whole group.
+    pub(crate) fn is_for_group(&self) -> bool {
+        self.group
+    }
+
     /// Whether an open file is trusted: one system call, where `trust=owner` was asked for.
     pub(crate) fn trusts_file(&self, file: &OwnedFd) -> rustix::io::Result<bool> {
         if self.trusted.is_none() {
@@ -703,6 +708,13 @@ pub(crate) fn path_of(prefix: &[u8], function_directory: impl AsRef<[u8]>, key: 
     path.extend_from_slice(&hex);
     path.extend_from_slice(b".npy\0");
     CString::from_vec_with_nul(path).expect("no NUL in a directory's name")
+}
+
+/// What [`entry_path`] made of a path that [`path_of`] made after whatever prefix.
+pub(crate) fn below_prefix(path: &CStr) -> Option<&CStr> {
+    let bytes = path.to_bytes();
+    let mut slashes = (0..bytes.len()).rev().filter(|i| bytes[*i] == b'/');
+    slashes.nth(2).map(|slash| &path[slash + 1..])
 }
 
 /// The directory of a function: its name, with every byte that is no letter, digit, `_`, `-` or `.` as `%` and two

@@ -32,7 +32,8 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 ///   not where the file is known to be as it was written during this boot of the machine), `always` or `never`.
 ///   Smaller ones always are;
 /// - `memory_bytes`: how much of the results asked for in this process is kept in memory, `64M` or `1.5G`; an eighth of
-///   the machine's by default, 0 for nothing. All handles on a directory share one memory, that of the first;
+///   the machine's by default, 0 for nothing. All handles on a directory with the same `trust` and `umask` share one
+///   memory, that of the first;
 /// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
 /// - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask;
 /// - `log`: where messages are written that npcache_set_log describes, `none` (default), `stderr` or the path of a file, to

@@ -23,6 +23,7 @@ from driver import (
     DISK,
     DISK_FULL,
     IO,
+    MEMORY,
     NO_DIRECTORY,
     NOT_WRITABLE,
     READ_ONLY_MODE,
@@ -722,6 +723,43 @@ def test_entries_have_the_permissions_that_the_umask_leaves(tmp_path):
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~umask
         finally:
             os.umask(old)
+
+
+@pytest.mark.parametrize("group_first", [True, False])
+def test_what_a_handle_makes_is_for_the_group_only_if_it_was_opened_so(cache_path, group_first):
+    old = os.umask(0o077)
+    try:
+        with Cache(cache_path, umask="group" if group_first else "process") as first:
+            with Cache(cache_path, umask="process" if group_first else "group") as second:
+                ours, own = (first, second) if group_first else (second, first)
+                paths = [ours.call("ours", "1", b"", lambda: np.arange(3)).path]
+                paths += [own.call("own", "1", b"", lambda: np.arange(3)).path]
+    finally:
+        os.umask(old)
+    modes = [[stat.S_IMODE(part.stat().st_mode) for part in (path, path.parent)] for path in paths]
+    assert modes == [[0o444, 0o2775], [0o400, 0o700]]
+
+
+def test_handles_for_the_group_and_for_oneself_share_results_locks_and_clears(cache_path, monkeypatch):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "1M")
+    with Cache(cache_path) as own, Cache(cache_path, umask="group") as ours:
+        for one, other in [(own, ours), (ours, own)]:
+            output = one.begin("numbers", "1", key_bytes(1))
+            assert other.begin("numbers", "1", key_bytes(1), wait_ms=0) is None
+            waiting = in_thread(lambda other=other: call(other, 1))
+            output.write(numbers(1))
+            output.commit()
+            assert output.end().stored == 0
+            assert waiting() == (DISK, 0)
+            call(other, 1)
+            assert [call(cache, 1)[0] for cache in (one, other)] == [MEMORY, MEMORY]
+            begun_before = one.begin("numbers", "1", key_bytes(2))
+            other.clear()
+            begun_before.write(numbers(2))
+            begun_before.commit()
+            assert begun_before.end().stored == CLEARED
+            assert [call(cache, 1)[0] for cache in (one, other)] == [COMPUTED, DISK]
+            one.clear()
 
 
 def test_a_limit_on_the_size_of_files_costs_the_storing_and_not_the_process(cache_path):
