@@ -40,7 +40,10 @@ impl Bounds {
             "max_bytes" => self.max_bytes = Some(limit(name, value, bytes)?),
             "max_entries" => self.max_entries = Some(limit(name, value, count)?),
             "max_age" => self.max_age = Some(age(name, value)?),
-            "min_free_bytes" => self.min_free_bytes = Some(bytes(name, value)?),
+            // None at all has to stay free.
+            "min_free_bytes" => {
+                self.min_free_bytes = Some(if value == "none" { 0 } else { bytes(name, value)? });
+            }
             "policy" => {
                 let known = [("cost", Policy::Cost), ("lru", Policy::Lru), ("none", Policy::None)];
                 self.policy = Some(choose(name, value, &known)?);
@@ -234,6 +237,10 @@ mod tests {
         }
         assert_eq!(none.or(bounds).values(), defaults);
         assert_eq!(Bounds::default().or(bounds), bounds);
+        for name in NAMES {
+            assert!(bounds.set(name, "none").unwrap());
+        }
+        assert!(!bounds.bound_anything() && bounds.policy() == Policy::None);
     }
 
     #[test]
