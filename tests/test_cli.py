@@ -375,7 +375,10 @@ def test_prune_by_itself_holds_the_directorys_bounds_at_once(cache):
     run("-C", cache, "config", "max_entries", "5")
     assert "prune --to SIZE --dry-run" in run("-C", cache, "prune", "--dry-run", status=2).stderr
     assert len(keys(cache)) == 14
+    held = lines("-C", cache, "prune", "--to", "0", "--dry-run")[-1]
+    assert held == {"entries": 14, "bytes": 14 * 4096, "dry_run": True}, "each fills a block"
     dropped = lines("-C", cache, "prune")[-1]
+    assert dropped["bytes"] == 4096 * dropped["entries"]
     assert dropped["entries"] >= 9 and len(keys(cache)) == 14 - dropped["entries"]
 
 

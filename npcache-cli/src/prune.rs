@@ -18,6 +18,7 @@ use crate::terminal::{NAME, Progress, ago, bytes, count, printable, size};
 ///
 /// What is dropped is computed again when it is asked for. Programs that have it in memory go on using it. With nothing
 /// given, what is over the bounds that `npcache config` shows goes at once, instead of as other results are stored.
+/// How much was dropped is told in blocks of 4 KiB, as max_bytes counts it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -117,7 +118,7 @@ impl Prune {
                     }
                 }
             }
-            (entries, freed) = (entries + 1, freed + entry.bytes());
+            (entries, freed) = (entries + 1, freed + entry.room());
         }
         progress.end();
         self.report(session, entries, freed)
