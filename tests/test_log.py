@@ -89,6 +89,13 @@ def test_a_full_disk_is_said_once(mounted, said):
     assert line.startswith(f"warning: {path}: ") and "No space left" in line
 
 
+def test_a_disk_with_less_free_than_is_to_stay_free_is_not_said_to_be_full(cache_path, said):
+    with Cache(cache_path, log=said.path, min_free_bytes=1 << 59) as cache:
+        assert call(cache, 1) == (COMPUTED, DISK_FULL)
+    [line] = said()
+    assert line.startswith(f"warning: {cache_path}: ") and "less of it is free than min_free_bytes" in line
+
+
 def test_a_directory_that_cannot_be_written_is_said_once_by_each_process(public_path):
     with Cache(public_path) as cache:
         assert call(cache, 1) == (COMPUTED, 0)

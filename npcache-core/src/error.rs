@@ -121,7 +121,7 @@ pub enum Unstored {
     NotWritable,
     /// The disk is full, or a quota is, or less is free than the option `min_free_bytes`, or the process may not write so
     /// large a file.
-    #[error("the disk is full")]
+    #[error("the disk is full, or less of it is free than min_free_bytes")]
     DiskFull,
     /// The directory was removed while it was open.
     #[error("the directory was removed")]

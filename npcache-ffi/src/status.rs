@@ -96,7 +96,9 @@ pub extern "C" fn npcache_status_string(status: npcache_status) -> *const c_char
         NPCACHE_UNSTORED_NO_DIRECTORY => c"not stored: the cache has no directory",
         NPCACHE_UNSTORED_READ_ONLY_MODE => c"not stored: the cache is open read-only",
         NPCACHE_UNSTORED_NOT_WRITABLE => c"not stored: the directory cannot be written",
-        NPCACHE_UNSTORED_DISK_FULL => c"not stored: the disk is full",
+        NPCACHE_UNSTORED_DISK_FULL => {
+            c"not stored: the disk is full, or less of it is free than min_free_bytes"
+        }
         NPCACHE_UNSTORED_REMOVED => c"not stored: the directory was removed",
         NPCACHE_UNSTORED_CLEARED => c"not stored: the cache was cleared meanwhile",
         NPCACHE_UNSTORED_FORKED => c"not stored: begun before a fork",

@@ -591,6 +591,7 @@ static void every_status_has_its_own_text(void)
         for (other = NPCACHE_ERR_INTERNAL; other < status; other++)
             CHECK(strcmp(npcache_status_string(status), npcache_status_string(other)) != 0);
     }
+    CHECK(strstr(npcache_status_string(NPCACHE_UNSTORED_DISK_FULL), "min_free_bytes"));
     CHECK(npcache_status_string(INT32_MIN) && npcache_status_string(INT32_MAX));
     CHECK(npcache_abi_version() == 1);
 }
