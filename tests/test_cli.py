@@ -281,6 +281,18 @@ def test_why_says_what_the_nearest_stored_call_differs_in(cache):
     assert answer["stored"] is False and answer["version"] == "1" and "`nu`" in answer["explanation"]
 
 
+def test_why_tells_nothing_of_another_functions_entry(cache):
+    """One that was copied into the directory of `pair` by hand."""
+    (solve,) = [entry["key"] for entry in lines("-C", cache, "ls") if entry["call"] == "solve(3, nu=0.5)"]
+    (pair,) = keys(cache, "-f", "pair")
+    entry_file(cache, pair).unlink()
+    misplaced = cache / "pair" / solve[:2] / f"{solve}.npy"
+    misplaced.parent.mkdir(exist_ok=True)
+    shutil.copyfile(entry_file(cache, solve), misplaced)
+    stdout = run("-C", cache, "why", "pair", "3", "nu=0.5", status=1).stdout
+    assert stdout.startswith("pair(3, nu=0.5) is not stored") and "no call of `pair` is stored here" in stdout
+
+
 def test_why_takes_arrays_and_files(tmp_path):
     signal = np.linspace(0, 1, 7)
     np.save(tmp_path / "signal.npy", np.asfortranarray(signal))
