@@ -352,6 +352,25 @@ def test_what_is_over_age_is_computed_again(cache_path, memory, monkeypatch):
     monkeypatch.setenv("NPCACHE_MEMORY_BYTES", memory)
     with Cache(cache_path, max_age="0.2") as cache:
         assert cache.call("f", "1", b"", lambda: np.zeros(10)).origin == COMPUTED
-        until = time.monotonic() + PATIENCE / 6
-        while cache.call("f", "1", b"", lambda: np.zeros(10)).origin != COMPUTED:
-            assert time.monotonic() < until, "it is found for ever"
+        assert_it_is_computed_again(cache)
+
+
+@pytest.mark.parametrize("min_compute_ms", ["0", "1e6"])
+@pytest.mark.parametrize("is_set", ["before", "meanwhile"])
+def test_an_age_that_another_process_sets_holds_for_what_is_in_memory(cache_path, is_set, min_compute_ms, monkeypatch):
+    monkeypatch.setenv("NPCACHE_MEMORY_BYTES", "1M")
+    code = "with Cache(sys.argv[1]) as cache: cache.configure('max_age', '0.2')"
+    if is_set == "before":
+        run_python(code, cache_path)
+    with Cache(cache_path, min_compute_ms=min_compute_ms) as cache:
+        origins = [cache.call("f", "1", b"", lambda: np.zeros(10)).origin for _ in range(2)]
+        if is_set == "meanwhile":
+            assert origins == [COMPUTED, MEMORY]
+            run_python(code, cache_path)
+        assert_it_is_computed_again(cache)
+
+
+def assert_it_is_computed_again(cache):
+    until = time.monotonic() + PATIENCE / 6
+    while cache.call("f", "1", b"", lambda: np.zeros(10)).origin != COMPUTED:
+        assert time.monotonic() < until, "it is found for ever"

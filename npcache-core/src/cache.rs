@@ -226,11 +226,10 @@ impl Cache {
         }
         let state = self.state()?;
         let (buffer, worth) = state.memory.as_ref()?.get(asked, |slot| state.generation(slot))?;
-        let (max_age, marks_use) = state.known_bounds();
-        let buffer = if max_age == i64::MAX && !marks_use && !self.inner.options.bounds.bound_anything() {
-            buffer
-        } else {
+        let buffer = if state.bounds_hits() || self.inner.options.bounds.bound_anything() {
             self.in_time(state, buffer)?
+        } else {
+            buffer
         };
         state.count_memory_hit(worth);
         Some(buffer)
@@ -265,7 +264,7 @@ impl Cache {
     /// Sets a bound for all who use the directory, now and in future, and do not set it otherwise for themselves: the
     /// options `max_bytes`, `max_entries`, `max_age`, `min_free_bytes` and `policy`, with the values that these take. Where
     /// that makes entries too many, they go when others are stored, up to 64 each time, or at once by [`Cache::prune`].
-    /// Other processes on this machine know of it from their next call that is not answered from memory.
+    /// Other processes on this machine know of it from their next call.
     ///
     /// # Errors
     ///

@@ -258,7 +258,7 @@ pub unsafe extern "C" fn npcache_clear(
 /// - `name`, `value`: max_bytes, max_entries, max_age, min_free_bytes or policy, as npcache_options_set takes them.
 ///
 /// It is kept in the directory. Where it makes the stored results too many, they go while others are stored, up to 64
-/// each time. Other processes of this machine know of it from their next call that is not answered from memory.
+/// each time. Other processes of this machine know of it from their next call.
 ///
 /// NPCACHE_ERR_ARGUMENT: there is no such bound, it takes no such value, or the cache has no directory or is open
 /// read-only. NPCACHE_ERR_IO or NPCACHE_ERR_DIRECTORY: the directory cannot be written.

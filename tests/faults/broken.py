@@ -320,6 +320,17 @@ PROTECTIONS = [
         [("cache.rs", "if now.saturating_sub(buffer.created()) > max_age {", "if false {")],
         "test_bounds.py::test_what_is_over_age_is_computed_again",
     ),
+    (
+        "bounds that others set meanwhile, for what is in memory",
+        [
+            (
+                "cache.rs",
+                "let buffer = if state.bounds_hits() ||",
+                "let buffer = if state.known_bounds() != (i64::MAX, false) ||",
+            )
+        ],
+        "test_bounds.py::test_an_age_that_another_process_sets_holds_for_what_is_in_memory",
+    ),
 ]
 
 
