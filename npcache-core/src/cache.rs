@@ -351,7 +351,10 @@ impl Cache {
                 Ok(())
             }
             Some(function) => {
-                let mut gone = |key_byte, len| state.tally().remove(key_byte, len);
+                let mut gone = |key_byte, len| {
+                    let _change = state.tally().change(key_byte, true);
+                    state.tally().remove(key_byte, len);
+                };
                 state.directory.sweep(Some(function), Some(&mut gone))
             }
         })?;
@@ -549,6 +552,7 @@ impl Function {
         let state = root.state(&self.cache.inner.options);
         // Other processes remember it as well, and are told only of clears.
         root.remove_entries(state, &self.cache.inner.options, self.known.slot, || {
+            let _change = state.tally().change(key.as_bytes()[0], true);
             let removed = match state.directory.unlink(&entry_path(&self.known.directory, &key)) {
                 // What a link leads to is none of this cache's.
                 Err(Errno::LOOP) => None,

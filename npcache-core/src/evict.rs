@@ -8,13 +8,15 @@
 //!
 //! A count can be wrong: processes are killed between counting and linking, entries are copied in or deleted by hand, and
 //! a machine that has just started knows nothing. So whoever has walked through a bucket puts what it found in the
-//! place of what was counted. Until all buckets were walked through once, each publication walks on a little, and later
+//! place of what was counted, as far as that is certain: each bucket tells what others are doing to it ([`Change`]), and by
+//! so much the walk may be wrong. Until all buckets were walked through once, each publication walks on a little, and later
 //! every [`WALK_EVERY`]th, also where nothing is over a bound. Of a bucket that nobody knows yet, only what was added is
 //! counted: too little rather than too much, so that nothing goes without need.
 //!
 //! Where no page can be mapped, on network file systems, each process counts for itself, and walks on with every
 //! publication, to see what others did.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, TryLockError};
@@ -86,14 +88,24 @@ pub(crate) struct Tally {
 struct Bucket {
     bytes: AtomicI64,
     entries: AtomicI32,
-    /// Counts what was taken away: it tells who walks through the bucket that others removed something meanwhile.
-    removals: AtomicU32,
+    /// Publications and removals that are under way, in the highest byte; below it, how many removals were begun. They tell
+    /// who walks through the bucket by how much that may be wrong.
+    changes: AtomicU32,
 }
+
+/// One change under way.
+const UNDER_WAY: u32 = 1 << 24;
+
+/// What tells of the removals that were begun.
+const REMOVALS: u32 = UNDER_WAY - 1;
+
+/// Changes that were under way all the time for so long, in nanoseconds, are those of processes that were killed.
+const ABANDONED_AFTER: i64 = 10_000_000_000;
 
 impl Tally {
     pub(crate) fn new() -> Tally {
         let bucket =
-            || Bucket { bytes: AtomicI64::new(0), entries: AtomicI32::new(0), removals: AtomicU32::new(0) };
+            || Bucket { bytes: AtomicI64::new(0), entries: AtomicI32::new(0), changes: AtomicU32::new(0) };
         Tally {
             walked: std::array::from_fn(|_| AtomicU32::new(0)),
             buckets: std::array::from_fn(|_| bucket()),
@@ -106,19 +118,25 @@ impl Tally {
         bucket.entries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An entry of this length is gone.
+    /// An entry of this length is gone, or will be, by a change that is under way.
     pub(crate) fn remove(&self, key_byte: u8, len: u64) {
         let bucket = &self.buckets[key_byte as usize];
-        bucket.removals.fetch_add(1, Ordering::Relaxed);
         bucket.bytes.fetch_sub(room(len) as i64, Ordering::Relaxed);
         bucket.entries.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An entry is about to be published, and `removing`: to be removed, or replaced.
+    pub(crate) fn change(&self, key_byte: u8, removing: bool) -> Change<'_> {
+        let changes = &self.buckets[key_byte as usize].changes;
+        changes.fetch_add(UNDER_WAY | u32::from(removing), Ordering::AcqRel);
+        Change(changes)
     }
 
     /// All entries are gone. What is published meanwhile is found by walking through the buckets again.
     pub(crate) fn reset(&self) {
         for (bucket, walked) in self.buckets.iter().zip(&self.walked) {
             walked.store(0, Ordering::Relaxed);
-            bucket.removals.fetch_add(1, Ordering::Relaxed);
+            bucket.changes.fetch_add(1, Ordering::AcqRel);
             bucket.bytes.store(0, Ordering::Relaxed);
             bucket.entries.store(0, Ordering::Relaxed);
         }
@@ -149,12 +167,26 @@ impl Tally {
     }
 }
 
+/// From before an entry is given its name, or loses it, until that is counted: in between, what is counted of the bucket is
+/// not what is there.
+pub(crate) struct Change<'t>(&'t AtomicU32);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        // Others may have taken it for abandoned.
+        let end = |changes: u32| changes.checked_sub(UNDER_WAY);
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
+    }
+}
+
 /// Room for an entry that is being published; given back when dropped, unless it was used.
 pub(crate) struct Reserved<'s> {
     state: &'s State,
     bounds: &'s Bounds,
     key: Key,
     len: u64,
+    /// The length of what it is to replace.
+    replaces: Option<u64>,
     used: bool,
 }
 
@@ -183,25 +215,34 @@ pub(crate) fn size(len: u64, bounds: &Bounds) -> u64 {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.state.tally().remove(self.key.as_bytes()[0], self.len);
+            let (tally, key_byte) = (self.state.tally(), self.key.as_bytes()[0]);
+            tally.remove(key_byte, self.len);
+            if let Some(len) = self.replaces {
+                tally.add(key_byte, room(len));
+            }
         }
     }
 }
 
-/// Makes room for an entry of `len` bytes, whose file is there already, without its name.
+/// Makes room for an entry of `len` bytes, whose file is there already, without its name. What it replaces does not count from
+/// here on.
 pub(crate) fn reserve<'s>(
     state: &'s State,
     bounds: &'s Bounds,
     key: &Key,
     len: u64,
     inode: u64,
+    replaces: Option<u64>,
 ) -> Result<Reserved<'s>, Unstored> {
     if room(len) > bounds.max_bytes() {
         return Err(Unstored::TooLarge);
     }
     let (tally, bucket) = (state.tally(), key.as_bytes()[0]);
     tally.add(bucket, room(len));
-    let reserved = Reserved { state, bounds, key: *key, len, used: false };
+    if let Some(len) = replaces {
+        tally.remove(bucket, len);
+    }
+    let reserved = Reserved { state, bounds, key: *key, len, replaces, used: false };
     if bounds.bound_anything() {
         let walker = match state.walker.try_lock() {
             Ok(walker) => Some(walker),
@@ -210,7 +251,12 @@ pub(crate) fn reserve<'s>(
             Err(TryLockError::WouldBlock) => is_over(tally.total(), bounds, 0).then(|| lock(&state.walker)),
         };
         if let Some(walker) = walker {
-            make_room(walker, state, bounds, Pending { bucket, bytes: room(len), inode })?;
+            make_room(
+                walker,
+                state,
+                bounds,
+                Pending { key: *key, bytes: room(len), inode, replaces: replaces.is_some() },
+            )?;
         }
     }
     Ok(reserved)
@@ -316,8 +362,10 @@ pub(crate) struct Walker {
     finished: u64,
     /// Whether all buckets were walked through in this boot when it looked last.
     knows_all: bool,
-    /// Since the last window.
+    /// Since the last window that left no bucket out.
     publications: u32,
+    /// Of buckets with changes under way: the fewest there were since, and since when.
+    under_way: HashMap<u8, (u32, i64)>,
     candidates: Candidates<Name>,
     /// When the file system was asked for its free space, and how much this process may use before it asks again.
     space: Option<(Instant, u64)>,
@@ -328,7 +376,7 @@ struct Look<'a> {
     state: &'a State,
     bounds: &'a Bounds,
     now: i64,
-    /// When it ends, however little was seen.
+    /// When it ends, however little was seen, or removed of what is over age.
     until: i64,
     pending: Option<&'a Pending>,
     /// At a window in any case, also of buckets that are counted as empty.
@@ -339,30 +387,51 @@ impl Look<'_> {
     fn goes_on(&self) -> bool {
         coarse_now() < self.until
     }
+
+    /// Whether this is what is about to be replaced. It does not count any more.
+    fn replaces(&self, key: &Key) -> bool {
+        self.pending.is_some_and(|pending| pending.replaces && pending.key == *key)
+    }
+
+    /// What it is for, if that belongs to the bucket.
+    fn pending_in(&self, bucket: u8) -> Option<&Pending> {
+        self.pending.filter(|pending| pending.key.as_bytes()[0] == bucket)
+    }
 }
 
 /// An entry that room is being made for.
+#[derive(Clone, Copy)]
 struct Pending {
-    bucket: u8,
+    key: Key,
     /// What it counts for.
     bytes: u64,
     inode: u64,
+    /// Whether it takes the place of another.
+    replaces: bool,
+}
+
+impl Pending {
+    /// Whether a file is this entry, or what it replaces.
+    fn is(&self, key: &Key, inode: u64) -> bool {
+        self.inode == inode || self.replaces && self.key == *key
+    }
 }
 
 /// Walking through one bucket.
 struct Walk {
     bucket: u8,
     began: i64,
-    /// What was counted then, but for `pending`: bytes, entries, removals.
-    counted: (i64, i32, u32),
-    /// The inode of the entry that was counted, but not there yet, when this process began. What it is to replace has the
-    /// same name, and was there.
-    pending: Option<u64>,
+    /// What was counted then, but for `pending`: bytes, entries.
+    counted: (i64, i32),
+    /// The changes that others had under way then, and the removals that had been begun.
+    changes: (u32, u32),
+    /// The entry that this process was making room for then.
+    pending: Option<Pending>,
     /// The functions whose shards are still to be read.
     functions: Vec<CString>,
     shard: Option<Listing>,
     found: (i64, i32),
-    /// What this process removed of it meanwhile.
+    /// Removals that this walker began in it meanwhile.
     removals: u32,
     /// Whether everything could be read.
     whole: bool,
@@ -406,6 +475,7 @@ impl Walker {
             finished: 0,
             knows_all: false,
             publications: 0,
+            under_way: HashMap::new(),
             candidates: Candidates::new(),
             space: None,
         }
@@ -414,33 +484,37 @@ impl Walker {
     /// Removes what is least worth keeping for as long as `more` says so, and until others are to be looked at. If they are
     /// already, it looks at the next entries first, and removes those over age.
     fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned, (u64, u64)) -> bool) -> Pruned {
-        let Look { bounds, now, .. } = *look;
+        let bounds = look.bounds;
         let mut gone = Pruned::default();
         if look.everywhere || self.candidates.are_used_up() {
-            let mut found = self.look(look);
-            self.publications = 0;
-            let is_old = |created: i64| now.saturating_sub(created) > bounds.max_age();
-            for old in found.extract_if(.., |entry| is_old(entry.created)) {
+            let mut window = self.look(look);
+            let is_old = |created: i64| look.now.saturating_sub(created) > bounds.max_age();
+            window.retain(|entry| {
+                // One in any case, where the disk is so slow that looking took all the time there is.
+                if !is_old(entry.created) || gone.entries > 0 && !look.goes_on() {
+                    return true;
+                }
                 // Unless it was replaced since.
-                gone.add(self.remove(look.state, &old.name, |stat| is_old(nanoseconds(stat.stx_mtime))));
-            }
-            let window = found.into_iter().map(|entry| (entry.name, entry.seen));
-            self.candidates.add_window(window, bounds.policy(), now);
+                gone.add(self.remove(look.state, &entry.name, |stat| is_old(nanoseconds(stat.stx_mtime))));
+                false
+            });
+            let window = window.into_iter().map(|entry| (entry.name, entry.seen));
+            self.candidates.add_window(window, bounds.policy(), look.now);
         }
-        // Added up once: what others add meanwhile, they make room for.
-        let mut all = look.state.tally().total();
-        while more(gone, all)
+        // Added up each time: others make room as well.
+        while more(gone, look.state.tally().total())
             && let Some((name, known)) = self.candidates.next_to_go()
         {
+            if look.replaces(&name.key) {
+                continue;
+            }
             let mut seen = known;
-            let removed = self.remove(look.state, &name, |stat| {
+            gone.add(self.remove(look.state, &name, |stat| {
                 seen.used = used(stat);
                 seen.used <= known.used
-            });
-            gone.add(removed);
-            all = (all.0.saturating_sub(removed.bytes), all.1.saturating_sub(removed.entries));
+            }));
             if seen.used > known.used {
-                self.candidates.add(name, seen, bounds.policy(), now);
+                self.candidates.add(name, seen, bounds.policy(), look.now);
             }
         }
         gone
@@ -448,13 +522,14 @@ impl Walker {
 
     /// Removes an entry, if `goes` says so of what is there.
     fn remove(&mut self, state: &State, name: &Name, goes: impl FnOnce(&Statx) -> bool) -> Pruned {
+        let _change = state.tally().change(name.bucket(), true);
+        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == name.bucket()) {
+            walk.removals += 1;
+        }
         let Some(len) = state.directory.evict(&name.function, &name.key, goes) else {
             return Pruned::default();
         };
         state.tally().remove(name.bucket(), len);
-        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == name.bucket()) {
-            walk.removals += 1;
-        }
         state.count(state.row(&String::from_utf8_lossy(&name.function)), Count::Evicted, 1);
         Pruned { entries: 1, bytes: room(len) }
     }
@@ -465,6 +540,7 @@ impl Walker {
         let mut functions = None;
         let mut entries = Vec::with_capacity(WINDOW);
         let (mut opened, round) = (0, self.finished + BUCKETS as u64);
+        let mut left_out = false;
         while entries.len() < WINDOW && opened < MAX_SHARDS && self.finished < round && look.goes_on() {
             if let Some(walk) = &mut self.walk {
                 if walk.shard.is_some() {
@@ -481,10 +557,13 @@ impl Walker {
             } else if look.everywhere || !tally.is_known_empty(self.next) {
                 let functions = functions.get_or_insert_with(|| look.state.directory.functions());
                 let bucket = self.next;
+                self.forget_abandoned(look, bucket);
                 self.walk = Some(Walk::begin(look, bucket, functions.as_deref()));
                 // It is looked at again. So what goes of it from here on was found by this walk, or made since.
                 self.candidates.forget(|name| name.bucket() == bucket);
                 continue;
+            } else {
+                left_out = true;
             }
             self.finished += 1;
             let after = self.next.wrapping_add(1);
@@ -492,7 +571,30 @@ impl Walker {
             self.knows_all = unknown.is_none();
             self.next = unknown.unwrap_or(after);
         }
+        if !left_out {
+            self.publications = 0;
+        }
         entries
+    }
+
+    /// Takes changes for ended that are seen to be under way each time for long: who was killed does not end them.
+    fn forget_abandoned(&mut self, look: &Look<'_>, bucket: u8) {
+        let changes = &look.state.tally().buckets[bucket as usize].changes;
+        let own = u32::from(look.pending_in(bucket).is_some());
+        let under_way = (changes.load(Ordering::Relaxed) / UNDER_WAY).saturating_sub(own);
+        if under_way == 0 {
+            self.under_way.remove(&bucket);
+            return;
+        }
+        let (fewest, since) = self.under_way.entry(bucket).or_insert((under_way, look.now));
+        if under_way < *fewest {
+            *fewest = under_way;
+        }
+        if look.now.saturating_sub(*since) > ABANDONED_AFTER {
+            let end = |changes: u32| changes.checked_sub(*fewest * UNDER_WAY);
+            let _ = changes.fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
+            self.under_way.remove(&bucket);
+        }
     }
 
     /// By how much the file system has less free than is to stay free; `bytes` are about to be used.
@@ -520,17 +622,18 @@ fn used(stat: &Statx) -> i64 {
 
 impl Walk {
     fn begin(look: &Look<'_>, bucket: u8, functions: Result<&[CString], &Errno>) -> Walk {
-        let counted = &look.state.tally().buckets[bucket as usize];
+        let of_bucket = &look.state.tally().buckets[bucket as usize];
+        // First: what ended before this was counted, and what did not is known to be uncertain.
+        let changes = of_bucket.changes.load(Ordering::Acquire);
+        let mut changes = (changes / UNDER_WAY, changes & REMOVALS);
         // Before anything is read: what is added from here on is counted, and not found.
-        let mut counted = (
-            counted.bytes.load(Ordering::Relaxed),
-            counted.entries.load(Ordering::Relaxed),
-            counted.removals.load(Ordering::Relaxed),
-        );
-        let pending = look.pending.filter(|pending| pending.bucket == bucket);
+        let mut counted =
+            (of_bucket.bytes.load(Ordering::Relaxed), of_bucket.entries.load(Ordering::Relaxed));
+        let pending = look.pending_in(bucket);
         if let Some(pending) = pending {
             counted.0 -= pending.bytes as i64;
             counted.1 -= 1;
+            changes.0 = changes.0.saturating_sub(1);
         }
         let (whole, functions) = (functions.is_ok(), functions.unwrap_or_default().to_vec());
         let began = now();
@@ -538,7 +641,8 @@ impl Walk {
             bucket,
             began,
             counted,
-            pending: pending.map(|pending| pending.inode),
+            changes,
+            pending: pending.copied(),
             functions,
             shard: None,
             found: (0, 0),
@@ -578,14 +682,14 @@ impl Walk {
             && look.goes_on()
             && let Some(key) = listing.keys.pop()
         {
-            // No call looks for it here.
-            if key.as_bytes()[0] != self.bucket {
+            // No call looks for it here; or it is about to be replaced.
+            if key.as_bytes()[0] != self.bucket || look.replaces(&key) {
                 continue;
             }
             // Removed meanwhile, or no file.
             let Some(stat) = listing.shard.stat(&key) else { continue };
             let (len, created) = (stat.stx_size, nanoseconds(stat.stx_mtime));
-            if !self.is_newer(created) && self.pending != Some(stat.stx_ino) {
+            if !self.is_newer(created) && !self.pending.is_some_and(|own| own.is(&key, stat.stx_ino)) {
                 self.found.0 += room(len) as i64;
                 self.found.1 += 1;
             }
@@ -598,17 +702,22 @@ impl Walk {
         self.shard = Some(listing);
     }
 
-    /// Puts what was found in the place of what was counted when it began, unless others removed something meanwhile: it is
-    /// not known whether that was found.
+    /// Puts what was found in the place of what was counted when it began, as far as that is certain. Of each entry that
+    /// others were publishing then, or began to remove since, it is not known whether it was found, or counted. So the
+    /// difference may be wrong by as many, and no more of it is believed than is left without them.
     fn end(&self, tally: &Tally) {
         let bucket = &tally.buckets[self.bucket as usize];
-        let removals = bucket.removals.load(Ordering::Relaxed);
-        if self.whole && removals.wrapping_sub(self.counted.2) != self.removals {
-            return;
-        }
-        if self.whole {
-            bucket.bytes.fetch_add(self.found.0 - self.counted.0, Ordering::Relaxed);
-            bucket.entries.fetch_add(self.found.1 - self.counted.1, Ordering::Relaxed);
+        let removals = bucket.changes.load(Ordering::Acquire).wrapping_sub(self.changes.1) & REMOVALS;
+        let uncertain = self.changes.0 + (removals.wrapping_sub(self.removals) & REMOVALS);
+        let (bytes, entries) = (self.found.0 - self.counted.0, self.found.1 - self.counted.1);
+        if self.whole && uncertain == 0 {
+            bucket.bytes.fetch_add(bytes, Ordering::Relaxed);
+            bucket.entries.fetch_add(entries, Ordering::Relaxed);
+        } else if self.whole && entries.unsigned_abs() > uncertain {
+            let certain = entries - entries.signum() * uncertain as i32;
+            let share = f64::from(certain) / f64::from(entries);
+            bucket.bytes.fetch_add((bytes as f64 * share) as i64, Ordering::Relaxed);
+            bucket.entries.fetch_add(certain, Ordering::Relaxed);
         }
         let seconds = (self.began / 1_000_000_000).clamp(1, u32::MAX.into());
         tally.walked[self.bucket as usize].store(seconds as u32, Ordering::Relaxed);

@@ -80,7 +80,7 @@ impl Cache {
         let failed =
             |why: &str| Error::Directory { path: state.directory.path().to_owned(), reason: why.to_owned() };
         let published = published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?;
-        let new = matches!(published, Published::Now { .. });
+        let new = matches!(published, Published::Now);
         Ok((find().ok_or_else(|| failed("the entry was dropped as soon as it was stored"))?, new))
     }
 }

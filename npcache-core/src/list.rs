@@ -244,6 +244,7 @@ impl Entry {
 
     /// Removes it, to make room: who has it in memory goes on using it. `false` where it was gone already.
     pub fn remove(&self) -> Result<bool> {
+        let _change = self.state.tally().change(self.key.as_bytes()[0], true);
         let removed = self
             .state
             .directory

@@ -395,7 +395,7 @@ impl Output {
         };
         let arrays = self.arrays.iter().map(|array| (array, self.blocks[array.block].as_slice()));
         match publication.publish(&place.state, &Encoded::new(arrays)) {
-            Ok(Published::Now { .. }) => Ok(()),
+            Ok(Published::Now) => Ok(()),
             // What is there is another caller's result of the same call, as far as that can be told.
             Ok(Published::Already) if place.unreadable => Err(Unstored::Io),
             Ok(Published::Already) => Ok(()),

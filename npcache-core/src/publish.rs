@@ -34,6 +34,7 @@ pub(crate) struct Publication<'a> {
 impl Publication<'_> {
     /// Publishes it, unless a clear came since its generation, or there is no room for it and none can be made.
     pub(crate) fn publish(self, state: &Arc<State>, encoded: &Encoded<'_>) -> Result<Published, Refused> {
+        let _change = state.tally().change(self.key.as_bytes()[0], self.replace);
         let (len, inode, mut reserved) = (Cell::new(0), Cell::new(0), None);
         let took = self.made.took;
         let write = |file: &OwnedFd, origin: &Origin| {
@@ -53,19 +54,14 @@ impl Publication<'_> {
             pieces.push(IoSlice::new(&footer));
             write_all(file, &mut pieces)
         };
-        let permit = || {
+        let permit = |replaces| {
             // Before it is there, so that all entries together are never more than what is counted.
-            reserved = Some(reserve(state, self.bounds, self.key, len.get(), inode.get())?);
+            reserved = Some(reserve(state, self.bounds, self.key, len.get(), inode.get(), replaces)?);
             state.permit(self.slot, self.generation)
         };
         let published = state.directory.publish(self.name, self.replace, self.made, write, permit)?;
-        if let Published::Now { replaced } = published {
-            if let Some(reserved) = reserved {
-                reserved.keep(self.name, took);
-            }
-            if let Some(len) = replaced {
-                state.tally().remove(self.key.as_bytes()[0], len);
-            }
+        if let (Published::Now, Some(reserved)) = (&published, reserved) {
+            reserved.keep(self.name, took);
         }
         Ok(published)
     }

@@ -222,7 +222,7 @@ impl Directory {
                 for (name, text) in [(CACHEDIR_TAG, CACHEDIR_TAG_TEXT), (FORMAT_FILE, format.as_str())] {
                     let write =
                         |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-                    match self.publish(name, false, Made::now(Duration::ZERO), write, || Ok(())) {
+                    match self.publish(name, false, Made::now(Duration::ZERO), write, |_| Ok(())) {
                         Ok(_) => {}
                         Err(_) if self.read_small(name, 64).is_ok() => {}
                         Err(why) => return Err(unusable(&self.path, &format!("cannot be set up: {why}"))),
@@ -295,7 +295,7 @@ impl Directory {
     /// Puts another file in the place of a small administrative one.
     pub(crate) fn replace_small(&self, name: &CStr, text: &str) -> Result<(), Refused> {
         let write = |file: &OwnedFd, _: &Origin| write_all(file, &mut [IoSlice::new(text.as_bytes())]);
-        self.publish(name, true, Made::now(Duration::ZERO), write, || Ok(())).map(drop)
+        self.publish(name, true, Made::now(Duration::ZERO), write, |_| Ok(())).map(drop)
     }
 
     /// The administrative directory, open.
@@ -381,15 +381,15 @@ impl Directory {
     /// Gives a file its name once it is whole.
     ///
     /// `write` is given the file and its identity; `permit` is asked when that is done, just before the file gets the
-    /// name, and what it returns is held until the file has it. A file that has the name already stays, unless
-    /// `replace`.
+    /// name, is told the length of the file that is replaced, and what it returns is held until the file has the name. A file
+    /// that has it already stays, unless `replace`.
     pub(crate) fn publish<G>(
         &self,
         name: &CStr,
         replace: bool,
         made: Made,
         write: impl FnOnce(&OwnedFd, &Origin) -> rustix::io::Result<()>,
-        permit: impl FnOnce() -> Result<G, Unstored>,
+        permit: impl FnOnce(Option<u64>) -> Result<G, Unstored>,
     ) -> Result<Published, Refused> {
         let slash = name.to_bytes().iter().rposition(|byte| *byte == b'/');
         let parent = slash.map_or(c".".to_owned(), |slash| {
@@ -419,8 +419,7 @@ impl Directory {
         }
         let times = Timestamps { last_access: timespec(now()), last_modification: timespec(mtime) };
         futimens(&temporary.file, &times)?;
-        let _permission = permit()?;
-        let replaced = if replace { length_of(&in_parent, leaf) } else { None };
+        let _permission = permit(if replace { length_of(&in_parent, leaf) } else { None })?;
         let mut give_name = |parent: &OwnedFd| {
             if replace { temporary.rename_over(parent, leaf) } else { temporary.link(parent, leaf) }
         };
@@ -430,7 +429,7 @@ impl Directory {
             other => other,
         };
         match named {
-            Ok(()) => Ok(Published::Now { replaced }),
+            Ok(()) => Ok(Published::Now),
             Err(Errno::EXIST) => Ok(Published::Already),
             Err(e) => Err(e.into()),
         }
@@ -799,7 +798,9 @@ impl Shard {
     /// What computing an entry of length `len` took, in seconds, as the end of the file says.
     pub(crate) fn seconds(&self, key: &Key, len: u64) -> Option<f64> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = retry(|| openat(&self.0, &entry_name(key)[..], flags, Mode::empty())).ok()?;
+        let open = |flags| retry(|| openat(&self.0, &entry_name(key)[..], flags, Mode::empty()));
+        // As `open_unnoticed`.
+        let file = open(flags | OFlags::NOATIME).or_else(|_| open(flags)).ok()?;
         let (mut tail, at) = ([0; TAIL], len.checked_sub(TAIL as u64)?);
         let n = retry(|| rustix::io::pread(&file, &mut tail[..], at)).ok()?;
         if n == TAIL { time_of_tail(&tail, len).map(|took| took.as_secs_f64()) } else { None }
@@ -945,8 +946,8 @@ fn temporary_name() -> CString {
 
 /// Whether publishing gave the file its name.
 pub(crate) enum Published {
-    /// It has it now; `replaced`: the length of what had it before.
-    Now { replaced: Option<u64> },
+    /// It has it now.
+    Now,
     /// Another has it.
     Already,
 }
