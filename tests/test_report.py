@@ -87,6 +87,32 @@ def test_every_chart_draws_without_an_error_or_a_request(browser, page, name, wi
     assert faults == [] and requests == [page.as_uri()]
 
 
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory):
+    """The report of functions with long names that have no space to break them at."""
+    directory = tmp_path_factory.mktemp("w" * 200)
+    names = ["plasma_solver.equilibrium.grad_shafranov.FixedBoundarySolver.solve_for_profiles", "W" * 80, "解" * 50]
+    with Cache(directory / "cache") as cache:
+        for name in [*names, "x" * 4096]:
+            for n in range(3):
+                cache.call(name, "1", bytes([n]), lambda: np.zeros(1000))
+    return report(directory / "cache", directory / "report.html")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_do_not_make_the_page_scroll_sideways(browser, long_page, width):
+    tab, faults, _ = opened(browser, long_page, width, 900)
+    BUILT.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=BUILT / f"report-long-{width}.png", full_page=True)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width and faults == []
+    # Names in the charts end before what stands beside them.
+    assert tab.locator("#hits text").count() == 8
+    for chart, names in ("hits", "#hits text.ink"), ("bytes", "#bytes .tile-name"):
+        right = tab.locator(f"#{chart} svg").evaluate("svg => svg.getBoundingClientRect().right")
+        ends = tab.locator(names).evaluate_all("names => names.map((name) => name.getBoundingClientRect().right)")
+        assert len(ends) >= 2 and max(ends) <= right - (80 if chart == "hits" else 0), (chart, ends, right)
+
+
 def test_the_charts_are_drawn_anew_for_another_width(browser, page):
     tab, faults, _ = opened(browser, page, 1280, 900)
     wide = tab.locator("#scatter svg").get_attribute("viewBox")
