@@ -79,7 +79,7 @@ const UNLOCKS: u32 = 10;
 /// More than lies between two times that a file system tells apart, in nanoseconds.
 const TICK: i64 = 2_000_000_000;
 
-/// A State that could not open its files for want of space or descriptors is replaced after this long.
+/// Where a State could not open its files for want of space or descriptors, this long passes before that is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the handles of this process on one directory share, as far as they trust the same and make files for the same.
@@ -88,8 +88,8 @@ pub(crate) struct State {
     identity: (u64, u64),
     /// Why not, where the directory cannot be written: nothing is shared between processes then.
     locks: Result<Locks, Unstored>,
-    /// When `locks` failed for want of something that may be had later.
-    failed: Option<Instant>,
+    /// When `locks` failed last, for want of something that may be had later.
+    failed: Option<Mutex<Instant>>,
     page: Option<Page>,
     /// This process, for those who wait for it.
     me: Myself,
@@ -198,7 +198,7 @@ impl State {
         }
         let counts_for_all = page.as_ref().is_some_and(|page| page.writable);
         let counters = Counters::new(counts_for_all);
-        let failed = matches!(locks, Err(Unstored::DiskFull | Unstored::Io)).then(Instant::now);
+        let failed = is_passing(&locks).then(|| Mutex::new(Instant::now()));
         State {
             identity: directory.identity(),
             directory,
@@ -286,7 +286,23 @@ impl State {
     /// Whether new calls may use this State.
     pub(crate) fn is_current(&self) -> bool {
         !self.retired.load(Ordering::Relaxed)
-            && self.failed.is_none_or(|failed| failed.elapsed() < RETRY_AFTER)
+            && self.failed.as_ref().is_none_or(|failed| self.fails_still(failed))
+    }
+
+    /// Whether what could not be opened cannot be opened now. Tried before the State is replaced, and not by doing so: one
+    /// that was replaced is not freed before its handles are.
+    #[cold]
+    fn fails_still(&self, failed: &Mutex<Instant>) -> bool {
+        let Ok(mut failed) = failed.try_lock() else { return true };
+        if failed.elapsed() < RETRY_AFTER {
+            return true;
+        }
+        *failed = Instant::now();
+        let fails = is_passing(&Locks::open(&self.directory).map_err(Unstored::from));
+        if !fails {
+            self.retire();
+        }
+        fails
     }
 
     /// Whether the directory was gone already when this State was made.
@@ -459,6 +475,11 @@ impl State {
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether the lock file could not be opened for want of something that may be had later.
+fn is_passing(locks: &Result<Locks, Unstored>) -> bool {
+    matches!(locks, Err(Unstored::DiskFull | Unstored::Io))
 }
 
 /// The byte of the lock file that stands for a key.
@@ -824,4 +845,31 @@ pub(crate) fn boot_id() -> [u8; 16] {
 /// share, and that a child of `fork` may inherit locked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn a_state_that_could_not_open_its_files_is_replaced_when_they_can_be_opened_and_not_before() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(root.path(), &Options::new()).unwrap());
+        // What cannot be opened to be written, for as long as it is there.
+        let obstacle = root.path().join(".npcache/lock");
+        std::fs::create_dir_all(&obstacle).unwrap();
+        let of = || State::of(directory.clone(), true, 0);
+        let state = of();
+        let let_time_pass = || *lock(state.failed.as_ref().unwrap()) -= 2 * RETRY_AFTER;
+        for _ in 0..3 {
+            let_time_pass();
+            assert!(state.is_current());
+        }
+        std::fs::remove_dir(obstacle).unwrap();
+        assert!(state.is_current(), "it is not tried with each call");
+        let_time_pass();
+        assert!(!state.is_current());
+        assert!(of().locks.is_ok());
+    }
 }
