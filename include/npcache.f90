@@ -346,6 +346,14 @@ module npcache
             integer(c_int32_t) :: status
         end function
 
+        function npcache_is_cached(function, args, cached, error) bind(C) result(status)
+            import
+            type(c_ptr), value :: function, args
+            integer(c_int32_t), intent(out) :: cached
+            type(c_ptr), intent(out) :: error
+            integer(c_int32_t) :: status
+        end function
+
         function npcache_forget(function, args, error) bind(C) result(status)
             import
             type(c_ptr), value :: function, args

@@ -1010,7 +1010,8 @@ npcache_status npcache_begin(npcache_function *function,
                              npcache_error **err);
 
 /**
- * The stored result of a call, if there is one: never computes, never waits.
+ * The stored result of a call, if there is one: never computes, never waits. In npcache_stats it is a hit where there is
+ * one, and nothing where there is none.
  *
  * - `args`: NULL for none.
  * - `hit`: the result, to be released with npcache_buffer_release; NULL where it is not stored, which is no error.
@@ -1021,6 +1022,20 @@ npcache_status npcache_lookup(npcache_function *function,
                               const npcache_args *args,
                               npcache_buffer **hit,
                               npcache_error **err);
+
+/**
+ * Whether a call would be answered without computing: whether npcache_lookup would find its result. Never computes, never
+ * waits, and is not counted in npcache_stats.
+ *
+ * - `args`: NULL for none.
+ * - `cached`: 1 or 0.
+ *
+ * The caller sees to it that: Pointers are NULL or valid.
+ */
+npcache_status npcache_is_cached(npcache_function *function,
+                                 const npcache_args *args,
+                                 int32_t *cached,
+                                 npcache_error **err);
 
 /**
  * Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile return

@@ -1415,13 +1415,21 @@ class npcache::memoized<Function, Result(Parameters...), InPlace> {
     /** The result if it is stored: never computes, never waits. */
     std::optional<result_type> lookup(Parameters... parameters) const
     {
-        buffer found = find(described(parameters...));
-        if (!found)
+        npcache_buffer *hit = nullptr;
+        npcache_error *object = nullptr;
+        check(npcache_lookup(shared_->described.get(), described(parameters...).get(), &hit, &object), object);
+        if (!hit)
             return std::nullopt;
-        return load::load(npcache::result(std::move(found)));
+        return load::load(npcache::result(buffer(hit)));
     }
-    /** Whether the result is stored. */
-    bool is_cached(Parameters... parameters) const { return find(described(parameters...)) != nullptr; }
+    /** Whether the result is stored. A lookup counts as a hit in npcache_stats, this does not. */
+    bool is_cached(Parameters... parameters) const
+    {
+        std::int32_t cached = 0;
+        npcache_error *object = nullptr;
+        check(npcache_is_cached(shared_->described.get(), described(parameters...).get(), &cached, &object), object);
+        return cached != 0;
+    }
     /** Removes the stored result of one call, if there is one. */
     void forget(Parameters... parameters)
     {
@@ -1492,13 +1500,6 @@ class npcache::memoized<Function, Result(Parameters...), InPlace> {
         npcache_error *object = nullptr;
         check(npcache_function_key(function.get(), call.get(), digits, &object), object);
         return digits;
-    }
-    buffer find(const arguments &call) const
-    {
-        npcache_buffer *hit = nullptr;
-        npcache_error *object = nullptr;
-        check(npcache_lookup(shared_->described.get(), call.get(), &hit, &object), object);
-        return buffer(hit);
     }
 
     std::shared_ptr<state> shared_;

@@ -28,6 +28,7 @@ IN_FORTRAN = {
     "void (*)(void)": {"type(c_funptr), value"},
     "char *": {TEXT, HANDLE},
     "int64_t *": {NUMBERS},
+    "int32_t *": {"integer(c_int32_t), intent(out)"},
     "size_t *": {"integer(c_size_t), intent(out)"},
     "uint64_t": {"integer(c_int64_t), value"},
     "npcache_view *": {"type(npcache_view), intent(out)"},

@@ -525,6 +525,10 @@ impl<'a> World<'a> {
                     if !hit.is_null() {
                         self.keep(hit, law);
                     }
+                    let mut cached = 7;
+                    let asked = ask!(npcache_is_cached(function, pointer(&self.args, args), &mut cached));
+                    assert_eq!(asked, status);
+                    assert!((0..=i32::from(status == 0)).contains(&cached));
                 }
                 Op::Forget(function, args) => {
                     ask!(npcache_forget(self.function(function).0, pointer(&self.args, args)));

@@ -217,10 +217,10 @@ impl Cache {
             return None;
         }
         let args = Arguments::Bytes(args);
-        self.look_in_memory(&Asked { name, version, dependencies: &[], layouts: None, args })
+        self.look_in_memory(&Asked { name, version, dependencies: &[], layouts: None, args }, true)
     }
 
-    fn look_in_memory(&self, asked: &Asked<'_>) -> Option<Buffer> {
+    fn look_in_memory(&self, asked: &Asked<'_>, counts: bool) -> Option<Buffer> {
         if self.inner.options.mode == Mode::Refresh {
             return None;
         }
@@ -231,7 +231,9 @@ impl Cache {
         } else {
             buffer
         };
-        state.count_memory_hit(worth);
+        if counts {
+            state.count_memory_hit(worth);
+        }
         Some(buffer)
     }
 
@@ -511,28 +513,37 @@ impl Function {
         }
     }
 
-    /// The stored result of a call, if there is one. Never computes and never waits.
+    /// The stored result of a call, if there is one. Never computes and never waits. In [`Cache::statistics`] it is a hit
+    /// where there is one, and nothing where there is none.
     pub fn lookup(&self, args: &Canonical) -> Option<Buffer> {
+        self.look(args, true)
+    }
+
+    /// Whether a call would be answered without computing: whether [`Function::lookup`] would find its result. Never
+    /// computes, never waits, and is not counted.
+    pub fn is_cached(&self, args: &Canonical) -> bool {
+        self.look(args, false).is_some()
+    }
+
+    fn look(&self, args: &Canonical, counts: bool) -> Option<Buffer> {
         let root = self.cache.inner.root.as_ref()?;
-        let key = match self.look_in_memory(args) {
+        let key = match self.look_in_memory(args, counts) {
             Ok(buffer) => return Some(buffer),
             Err(key) => key,
         };
         let options = &self.cache.inner.options;
         let call = Call::new(self, root, args, key, options, Wait::AtMost(Duration::ZERO));
         let (state, path) = (root.state(options), call.path());
-        match call.look_on_disk(state, &path) {
-            Found::Hit(loaded) => {
-                let buffer = loaded.at(path);
-                state.count_hit(state.row(&self.known.directory), Count::Disk, buffer.compute_ns());
-                Some(buffer)
-            }
+        let (buffer, kind) = match call.look_on_disk(state, &path) {
+            Found::Hit(loaded) => (loaded.at(path), Count::Disk),
             Found::Nothing | Found::Old | Found::Bad | Found::Unreadable => {
-                let (buffer, _) = call.look_below(state)?;
-                state.count_hit(state.row(&self.known.directory), Count::Lower, buffer.compute_ns());
-                Some(buffer)
+                (call.look_below(state)?.0, Count::Lower)
             }
+        };
+        if counts {
+            state.count_hit(state.row(&self.known.directory), kind, buffer.compute_ns());
         }
+        Some(buffer)
     }
 
     /// Removes the stored result of one call, if there is one. Calls of the function that are being computed meanwhile
@@ -568,7 +579,7 @@ impl Function {
     /// The first half of a call: the result, or the task of computing it. This is what [`Function::call`] is made of,
     /// for callers that cannot hand over a closure.
     pub fn begin(&self, args: &Canonical, wait: Wait) -> Result<Begun> {
-        let begun = match self.look_in_memory(args) {
+        let begun = match self.look_in_memory(args, true) {
             Ok(buffer) => Begun::Hit(buffer),
             Err(key) => self.find_or_begin(args, key, wait, true),
         };
@@ -625,13 +636,13 @@ impl Function {
     }
 
     /// The result, if it is in memory; else the call's key, which only long arguments need before that.
-    fn look_in_memory(&self, args: &Canonical) -> Result<Buffer, Key> {
+    fn look_in_memory(&self, args: &Canonical, counts: bool) -> Result<Buffer, Key> {
         let (cache, identity) = (&self.cache, &self.known.identity);
         if let Some(asked) = ask(identity, args) {
-            return cache.look_in_memory(&asked).ok_or_else(|| Key::new(identity, args));
+            return cache.look_in_memory(&asked, counts).ok_or_else(|| Key::new(identity, args));
         }
         let key = Key::new(identity, args);
-        cache.look_in_memory(&ask_by_key(identity, args, &key)).ok_or(key)
+        cache.look_in_memory(&ask_by_key(identity, args, &key), counts).ok_or(key)
     }
 }
 

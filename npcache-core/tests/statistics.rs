@@ -43,12 +43,18 @@ fn each_way_that_a_call_goes_is_counted() {
     call(&cache, "f", b"a");
     assert_eq!(main_counts(&cache.statistics().unwrap()), [3, 1, 0, 1, 1]);
 
-    // A look-up counts what it finds, and nothing where it finds nothing.
+    // A look-up counts what it finds, and nothing where it finds nothing. Whether there is something counts as nothing, be it
+    // in memory or on disk.
     let function = cache.function("f", "1").unwrap();
     let args = |bytes: &[u8]| npcache_core::Canonical::from_bytes(bytes);
     assert!(function.lookup(&args(b"a")).is_some() && function.lookup(&args(b"b")).is_none());
+    assert!(function.is_cached(&args(b"a")) && !function.is_cached(&args(b"b")));
     assert_eq!(main_counts(&cache.statistics().unwrap()), [4, 1, 0, 1, 1]);
     drop((cache, function));
+    let cache = open();
+    assert!(cache.function("f", "1").unwrap().is_cached(&args(b"a")));
+    assert_eq!(main_counts(&cache.statistics().unwrap()), [4, 1, 0, 1, 1]);
+    drop(cache);
 
     let path = stored.path().unwrap().to_owned();
     let mut bytes = fs::read(&path).unwrap();

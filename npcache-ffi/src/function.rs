@@ -11,7 +11,7 @@ use crate::cache::npcache;
 use crate::error::npcache_error;
 use crate::output::npcache_output;
 use crate::status::{NPCACHE_BUSY, NPCACHE_OK, npcache_status};
-use crate::{answer, borrow, borrow_mut, free, guard, optional_text, required, text};
+use crate::{answer, borrow, borrow_mut, free, guard, null, optional_text, required, text};
 
 /// A function whose calls are cached: its name, its version, and what else its results depend on.
 pub struct npcache_function(State);
@@ -219,7 +219,8 @@ pub unsafe extern "C" fn npcache_begin(
     }
 }
 
-/// The stored result of a call, if there is one: never computes, never waits.
+/// The stored result of a call, if there is one: never computes, never waits. In npcache_stats it is a hit where there is
+/// one, and nothing where there is none.
 ///
 /// - `args`: NULL for none.
 /// - `hit`: the result, to be released with npcache_buffer_release; NULL where it is not stored, which is no error.
@@ -241,6 +242,35 @@ pub unsafe extern "C" fn npcache_lookup(
             if let Some(buffer) = borrow(function, "function")?.ready()?.lookup(&canonical(args)?) {
                 hit.write(hand_over(buffer));
             }
+            Ok(NPCACHE_OK)
+        })
+    }
+}
+
+/// Whether a call would be answered without computing: whether npcache_lookup would find its result. Never computes, never
+/// waits, and is not counted in npcache_stats.
+///
+/// - `args`: NULL for none.
+/// - `cached`: 1 or 0.
+///
+/// # Safety
+///
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npcache_is_cached(
+    function: *mut npcache_function,
+    args: *const npcache_args,
+    cached: *mut i32,
+    err: *mut *mut npcache_error,
+) -> npcache_status {
+    // SAFETY: the caller's promises, for each pointer.
+    unsafe {
+        answer(err, || {
+            if cached.is_null() {
+                return Err(null("cached"));
+            }
+            cached.write(0);
+            cached.write(borrow(function, "function")?.ready()?.is_cached(&canonical(args)?).into());
             Ok(NPCACHE_OK)
         })
     }

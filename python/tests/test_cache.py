@@ -140,6 +140,18 @@ def test_totals_are_what_all_caches_of_a_directory_counted(cache):
     assert cache.totals() == totals
 
 
+def test_is_cached_counts_as_no_hit(cache, reopened):
+    f = cache.memoize(lambda x: np.arange(x), name="f", version="")
+    f(1)
+    before = cache.totals()
+    assert [f.is_cached(x) for x in (1, 2)] == [True, False]
+    assert cache.totals() == before
+    copy = reopened()
+    before = copy.totals()
+    assert copy.memoize(lambda x: 0, name="f", version="").is_cached(1)
+    assert copy.totals() == before
+
+
 def test_totals_have_what_audits_found(cache):
     computed = iter([1.0, 1.0, 2.0])
     clock = npcache.Cache(cache.path, audit=1).memoize(lambda: next(computed), version="1", name="clock")

@@ -406,11 +406,16 @@ static void null_is_an_error_for_every_pointer(void)
 
     {
         char *text = POISON(char);
+        int32_t cached = 7;
         buffer = POISON(npcache_buffer);
         REFUSED(npcache_lookup(NULL, NULL, &buffer, &error));
         CHECK(!buffer && says(&error, NPCACHE_ERR_ARGUMENT, "function"));
         REFUSED(npcache_lookup(function, NULL, NULL, &error));
         CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "hit"));
+        REFUSED(npcache_is_cached(NULL, NULL, &cached, &error));
+        CHECK(cached == 0 && says(&error, NPCACHE_ERR_ARGUMENT, "function"));
+        REFUSED(npcache_is_cached(function, NULL, NULL, &error));
+        CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "cached"));
         REFUSED(npcache_forget(NULL, NULL, &error));
         CHECK(says(&error, NPCACHE_ERR_ARGUMENT, "function"));
         REFUSED(npcache_explain(cache, NULL, NULL, &text, &error));

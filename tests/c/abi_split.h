@@ -359,6 +359,8 @@ static void one_call_is_looked_up_explained_and_forgotten(void)
     npcache_args *three = npcache_args_new(), *four = npcache_args_new();
     npcache_buffer *hit = POISON(npcache_buffer);
     npcache_output *todo = NULL;
+    npcache_statistics found;
+    int32_t cached = 7;
 
     OK(npcache_args_add_int(three, 3));
     OK(npcache_args_add_int(four, 4));
@@ -372,8 +374,16 @@ static void one_call_is_looked_up_explained_and_forgotten(void)
     OK(put_halves(todo, 3));
     OK(npcache_end(todo, NULL, NULL));
 
+    OK(npcache_is_cached(function, three, &cached, NULL));
+    CHECK(cached == 1);
+    OK(npcache_is_cached(function, four, &cached, NULL));
+    CHECK(cached == 0);
+    OK(npcache_stats(cache, "lookup", &found, sizeof found, NULL));
+    CHECK(found.memory + found.disk == 0 && found.misses == 1);
     OK(npcache_lookup(function, three, &hit, NULL));
     CHECK(is_hit(hit) && holds_halves(hit, 3) && npcache_buffer_seconds(hit) >= 0);
+    OK(npcache_stats(cache, "lookup", &found, sizeof found, NULL));
+    CHECK(found.memory + found.disk == 1);
     npcache_buffer_release(hit);
     OK(npcache_lookup(function, four, &hit, NULL));
     CHECK(hit == NULL);

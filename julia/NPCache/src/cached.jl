@@ -250,10 +250,16 @@ end
 """
     NPCache.iscached(f, args...; kwargs...) -> Bool
 
-Whether the result of the call `f(args...; kwargs...)` is stored. Never computes, never waits. `f` is a function of
-`@cached` or `cached`.
+Whether the result of the call `f(args...; kwargs...)` is stored. Never computes, never waits, and counts as no hit. `f` is
+a function of `@cached` or `cached`.
 """
-iscached(f, args...; kwargs...) = lookup(ask(f, args, kwargs)) !== nothing
+function iscached(f, args...; kwargs...)
+    with_objects(ask(f, args, kwargs)) do g, arguments
+        cached, err = Ref{Int32}(0), Ref{Handle}(C_NULL)
+        check(@blocking(npcache_is_cached(g::Handle, arguments::Handle, cached::Ref{Int32}, err::Ref{Handle})::Int32), err)
+        cached[] != 0
+    end
+end
 
 """
     NPCache.seconds(f, args...; kwargs...)

@@ -42,6 +42,7 @@ const FUNCTIONS = (
     :npcache_function_key,
     :npcache_function_new,
     :npcache_function_set,
+    :npcache_is_cached,
     :npcache_lookup,
     :npcache_new,
     :npcache_options_free,

@@ -54,7 +54,9 @@ end
     f, g = [cached(n -> (ran(); sleep(0.01); fill(1.0 * n, 3)), cache; name=name, version="1") for name in ("f", "g")]
     @test !NPCache.iscached(f, 1) && NPCache.seconds(f, 1) === nothing
     f(1), f(2), g(1)
-    @test NPCache.iscached(f, 1) && 0.005 < NPCache.seconds(f, 1) < 10
+    before = NPCache.totals(cache)
+    @test NPCache.iscached(f, 1) && !NPCache.iscached(f, 3) && NPCache.totals(cache) == before
+    @test 0.005 < NPCache.seconds(f, 1) < 10
     @test runs(() -> (NPCache.forget!(f, 1); f(1); f(2))) == 1
     NPCache.forget!(f, 77)
     NPCache.clear!(cache, "f")

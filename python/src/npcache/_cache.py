@@ -19,7 +19,7 @@ import warnings
 import weakref
 from _thread import get_ident
 from collections.abc import Mapping, Sequence
-from ctypes import byref, c_int64, c_void_p
+from ctypes import byref, c_int32, c_int64, c_void_p
 from typing import Any, Callable, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -689,13 +689,10 @@ class CachedFunction(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     def is_cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether this call would be answered without computing. Computes nothing."""
-        hit = c_void_p()
-        try:
-            self._with_arguments(args, kwargs, lambda function, a: check(library.lookup, function, a, byref(hit)))
-            return bool(hit)
-        finally:
-            library.buffer_release(hit)
+        """Whether this call would be answered without computing. Computes nothing, and counts as no hit."""
+        cached = c_int32()
+        self._with_arguments(args, kwargs, lambda function, a: check(library.is_cached, function, a, byref(cached)))
+        return bool(cached)
 
     def forget(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Removes the stored result of this call, if there is one."""

@@ -144,7 +144,7 @@ _DECLARATIONS: dict[str, tuple[Any, list[Any]]] = {
     "args_key": (c_int32, [_HANDLE, c_char_p]),
     "args_free": (None, [_HANDLE]),
     "begin": (c_int32, [_HANDLE, _HANDLE, c_int64, _OUT, _OUT, _OUT]),
-    "lookup": (c_int32, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "is_cached": (c_int32, [_HANDLE, _HANDLE, POINTER(c_int32), _OUT]),
     "forget": (c_int32, [_HANDLE, _HANDLE, _OUT]),
     "explain": (c_int32, [_HANDLE, _HANDLE, _HANDLE, _OUT, _OUT]),
     "text_free": (None, [_HANDLE]),
