@@ -214,10 +214,14 @@ def test_what_another_process_has_under_way_is_not_counted_wrongly(cache_path, c
         for i in range(50):
             cache.call("f", "1", b"%d" % i, lambda: np.zeros(10))
         cache.configure("max_entries", "50")
-        with injecting(call, f"{delay}=2000000")(cache_path) as inserting:
-            while inserting.poll() is None:
-                i += 1
+        deadline = time.monotonic() + PATIENCE
+        with injecting(call, f"{delay}=3000000")(cache_path) as inserting:
+            while list(counted(cache_path)[0]) == list(usage(cache_path)):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            for i in range(50, 200):
                 cache.call("f", "1", b"%d" % i, lambda: np.zeros(10))
+            assert inserting.poll() is None, "it took too long for this machine"
         assert inserting.returncode == 0
         assert list(counted(cache_path)[0]) == list(usage(cache_path))
         assert usage(cache_path)[1] <= 50

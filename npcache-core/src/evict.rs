@@ -710,13 +710,14 @@ impl Walk {
         let removals = bucket.changes.load(Ordering::Acquire).wrapping_sub(self.changes.1) & REMOVALS;
         let uncertain = self.changes.0 + (removals.wrapping_sub(self.removals) & REMOVALS);
         let (bytes, entries) = (self.found.0 - self.counted.0, self.found.1 - self.counted.1);
-        if self.whole && uncertain == 0 {
+        if self.whole {
+            let certain = entries.signum() * entries.unsigned_abs().saturating_sub(uncertain) as i32;
+            // And the same part of the bytes.
+            let bytes = match uncertain {
+                0 => bytes,
+                _ => (bytes as f64 * f64::from(certain.abs()) / f64::from(entries.abs().max(1))) as i64,
+            };
             bucket.bytes.fetch_add(bytes, Ordering::Relaxed);
-            bucket.entries.fetch_add(entries, Ordering::Relaxed);
-        } else if self.whole && entries.unsigned_abs() > uncertain {
-            let certain = entries - entries.signum() * uncertain as i32;
-            let share = f64::from(certain) / f64::from(entries);
-            bucket.bytes.fetch_add((bytes as f64 * share) as i64, Ordering::Relaxed);
             bucket.entries.fetch_add(certain, Ordering::Relaxed);
         }
         let seconds = (self.began / 1_000_000_000).clamp(1, u32::MAX.into());

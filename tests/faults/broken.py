@@ -255,8 +255,8 @@ PROTECTIONS = [
         [
             (
                 "evict.rs",
-                "        if self.whole && uncertain == 0 {",
-                "        if false {",
+                "        if self.whole {\n            let certain",
+                "        if false {\n            let certain",
             )
         ],
         "test_bounds.py::test_a_count_that_is_wrong_mends_itself",
