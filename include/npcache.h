@@ -241,7 +241,8 @@ typedef struct {
      */
     uint64_t lower;
     /**
-     * Calls that found nothing and began to compute.
+     * Calls that found nothing and began to compute. One whose function failed, or returned what its language cannot store
+     * as arrays, is in none of the next three.
      */
     uint64_t misses;
     /**
@@ -682,7 +683,8 @@ npcache_status npcache_clear_function(npcache *cache, const char *name, npcache_
 /**
  * How the calls of a function went, or of all functions.
  *
- * - `function`: its name, for all its versions; NULL for all functions.
+ * - `function`: its name, for all its versions; NULL for all functions. From one start of the machine to the next, the first
+ *   127 functions of a directory are counted by name, and the others together: NULL has them, their names have zeros.
  * - `statistics`, `statistics_size`: where to, and its size, sizeof(npcache_statistics): a program compiled against an
  *   older header gets the fields that it knows. All zeros on failure, and for a cache without a directory but for
  *   `complete`.

@@ -51,7 +51,7 @@ pub struct Statistics {
     pub shared: u64,
     /// Hits in the cache below, of the option `lower`.
     pub lower: u64,
-    /// Calls that found nothing and began to compute.
+    /// Calls that found nothing and began to compute. One whose function failed is in none of the next three.
     pub misses: u64,
     /// Results that were computed and stored.
     pub stored: u64,
@@ -137,7 +137,8 @@ impl Cache {
         Ok(Statistics::of(&total, complete))
     }
 
-    /// The same for the function called `name`, all its versions.
+    /// The same for the function called `name`, all its versions; nothing of what is counted under the name `…`, see
+    /// [`Cache::statistics_by_function`].
     pub fn statistics_of(&self, name: &str) -> Result<Statistics> {
         let directory = function_directory(name);
         let mut total = Counts::default();

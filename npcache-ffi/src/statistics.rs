@@ -20,7 +20,8 @@ pub struct npcache_statistics {
     pub shared: u64,
     /// Hits in the cache below, of the option lower.
     pub lower: u64,
-    /// Calls that found nothing and began to compute.
+    /// Calls that found nothing and began to compute. One whose function failed, or returned what its language cannot store
+    /// as arrays, is in none of the next three.
     pub misses: u64,
     /// Results that were computed and stored.
     pub stored: u64,
@@ -51,7 +52,8 @@ pub struct npcache_statistics {
 
 /// How the calls of a function went, or of all functions.
 ///
-/// - `function`: its name, for all its versions; NULL for all functions.
+/// - `function`: its name, for all its versions; NULL for all functions. From one start of the machine to the next, the first
+///   127 functions of a directory are counted by name, and the others together: NULL has them, their names have zeros.
 /// - `statistics`, `statistics_size`: where to, and its size, sizeof(npcache_statistics): a program compiled against an
 ///   older header gets the fields that it knows. All zeros on failure, and for a cache without a directory but for
 ///   `complete`.

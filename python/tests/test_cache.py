@@ -140,6 +140,17 @@ def test_totals_are_what_all_caches_of_a_directory_counted(cache):
     assert cache.totals() == totals
 
 
+def test_totals_of_results_that_cannot_be_stored_and_of_more_functions_than_are_told_apart(cache):
+    f = cache.memoize(lambda: object(), name="objects", version="")
+    with pytest.warns(npcache.CacheWarning, match="cannot be stored"):
+        f()
+    f(), f()
+    assert (cache.stats().unstored, cache.totals().unstored, cache.totals("objects").misses) == (3, 0, 3)
+    for i in range(127):
+        cache.memoize(np.zeros, name=f"f{i}", version="")(1)
+    assert (cache.totals("f125").misses, cache.totals("f126").misses, cache.totals().misses) == (1, 0, 130)
+
+
 def test_is_cached_counts_as_no_hit(cache, reopened):
     f = cache.memoize(lambda x: np.arange(x), name="f", version="")
     f(1)

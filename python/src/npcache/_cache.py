@@ -111,7 +111,8 @@ class Stats(NamedTuple):
 
 class Totals(NamedTuple):
     """What became of the calls of a function, or of all, in all processes; what each field counts is at
-    npcache_statistics in include/npcache.h. `complete` is 0 where only this process's calls are counted."""
+    npcache_statistics in include/npcache.h. `complete` is 0 where only this process's calls are counted. A result of
+    a type that cannot be stored is in `Stats.unstored`, but not in the `unstored` here: only among the `misses`."""
 
     memory: int
     disk: int
@@ -275,6 +276,9 @@ class Cache:
 
     def totals(self, function: str | None = None) -> Totals:
         """What all processes counted since the cache was made: of all functions, or of the one with this name.
+
+        From one start of the machine to the next, the first 127 functions of a directory are counted by name, and the
+        others together: `totals()` has them, their names have zeros.
 
         Clearing does not set it back. What a process found in memory is in it after some thousand calls of a thread,
         with the next result that it computes, or when it exits; one that is killed, as the workers of a
