@@ -79,6 +79,46 @@ def test_each_damaged_entry_is_said_once_with_what_is_wrong(cache_path, said):
         assert line == f"warning: {entry}: it does not end as an entry does; the call is computed again"
 
 
+@pytest.mark.parametrize("options", [{"verify": "always"}, {"promote": "yes"}], ids=["used", "copied"])
+def test_damage_in_the_cache_below_is_said_once(cache_path, tmp_path, said, options):
+    with Cache(tmp_path / "site") as site:
+        entries = [site.call("numbers", "1", key_bytes(key), lambda key=key: numbers(key)).path for key in range(2)]
+    for entry in entries:
+        stat = entry.stat()
+        entry.chmod(0o644)
+        with open(entry, "r+b") as file:
+            file.seek(200)
+            byte = file.read(1)
+            file.seek(200)
+            file.write(bytes([byte[0] ^ 1]))
+        # Of the long one, only reading all of it shows the damage then.
+        os.utime(entry, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with Cache(cache_path, lower=tmp_path / "site", log=said.path, **options) as cache:
+        for _ in range(2):
+            assert [call(cache, key) for key in range(2)] == 2 * [(COMPUTED, 0)]
+            cache.clear()
+    assert said() == [f"warning: {entry}: it is damaged; the call is computed again" for entry in entries]
+
+
+def test_what_cannot_be_read_in_the_cache_below_is_said_once(public_path):
+    with Cache(public_path / "site") as site:
+        entries = [site.call("numbers", "1", key_bytes(key), lambda key=key: numbers(key)).path for key in range(2)]
+    for entry in entries:
+        entry.chmod(0)
+    (public_path / "own").mkdir()
+    (public_path / "own").chmod(0o777)
+
+    def use():
+        read, write = os.pipe()
+        with Cache(public_path / "own", lower=public_path / "site", log=f"/proc/self/fd/{write}") as cache:
+            assert [call(cache, key) for key in range(2)] == 2 * [(COMPUTED, 0)]
+        os.close(write)
+        return os.read(read, 65536).decode()
+
+    [line] = as_nobody(use).splitlines()
+    assert f"warning: {entries[0]}: cannot be read: Permission denied" in line
+
+
 def test_a_full_disk_is_said_once(mounted, said):
     path = mounted(256)
     with Cache(path, log=said.path) as cache:

@@ -707,6 +707,8 @@ struct Call<'a> {
     waited: Cell<bool>,
     /// Whether the cache below had it.
     is_below: Cell<bool>,
+    /// Whether what it has of it is damaged.
+    is_bad_below: Cell<bool>,
 }
 
 // Taken apart as soon as it is made.
@@ -739,8 +741,9 @@ impl<'a> Call<'a> {
         options: &'a Options,
         wait: Wait,
     ) -> Call<'a> {
-        let (began, waited, is_below) = (OnceCell::new(), Cell::new(false), Cell::new(false));
-        Call { function, root, args, key, options, wait, began, waited, is_below }
+        let (began, waited) = (OnceCell::new(), Cell::new(false));
+        let (is_below, is_bad_below) = (Cell::new(false), Cell::new(false));
+        Call { function, root, args, key, options, wait, began, waited, is_below, is_bad_below }
     }
 
     /// Counts how it began, and says where to count how computing it ends.
@@ -766,6 +769,9 @@ impl<'a> Call<'a> {
             }
             Step::Compute(..) => {
                 state.count(row, Count::Misses, 1);
+                if self.is_bad_below.get() {
+                    state.count(row, Count::Corrupt, 1);
+                }
                 state.add_memory_hits(row);
                 Some(Tally { state: state.clone(), row })
             }
@@ -961,49 +967,20 @@ impl<'a> Call<'a> {
         if self.options.mode == Mode::Refresh {
             return Found::Nothing;
         }
-        let below = if self.root.lower.is_some() { "looked for in the cache below or " } else { "" };
-        let bad = |why: &str| {
-            let entry = Path::new(OsStr::from_bytes(path.as_bytes()));
-            say_once(Level::Warning, entry, "bad", || {
-                format!("{}: {why}; the call is {below}computed again", entry.display())
-            });
-            Found::Bad
+        let (file, loaded) = match self.open(&self.root.directory, state, path, true) {
+            Ok(opened) => opened,
+            Err(found) => return found,
         };
-        let unreadable = |e: Errno| {
-            say_once(Level::Warning, self.root.directory.path(), "unreadable", || {
-                format!("{}: cannot be read: {e}; the call is {below}computed again", path.to_string_lossy())
-            });
-            Found::Unreadable
-        };
-        let file = match state.directory.open_file(&path.as_c_str()[self.below_root()..], OFlags::RDONLY) {
-            Ok(file) => file,
-            // Removed, by this host or, with a handle gone stale, by another.
-            Err(Errno::NOENT | Errno::STALE) => return Found::Nothing,
-            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
-                return bad("it is a link, a socket or a device");
+        if self.options.bounds != Bounds::default() || state.bounds_hits() {
+            let (bounds, now) = (self.options.bounds.or(state.bounds()), coarse_now());
+            if now.saturating_sub(loaded.created()) > bounds.max_age() {
+                return Found::Old;
             }
-            Err(e @ (Errno::ACCESS | Errno::PERM)) => return bad(&e.to_string()),
-            Err(e) => return unreadable(e),
-        };
-        match self.load(&self.root.directory, state, &file) {
-            Ok(loaded) => {
-                if self.options.bounds != Bounds::default() || state.bounds_hits() {
-                    let (bounds, now) = (self.options.bounds.or(state.bounds()), coarse_now());
-                    if now.saturating_sub(loaded.created()) > bounds.max_age() {
-                        return Found::Old;
-                    }
-                    if bounds.marks_use() {
-                        mark_used(&file, now);
-                    }
-                }
-                Found::Hit(loaded)
+            if bounds.marks_use() {
+                mark_used(&file, now);
             }
-            // A pipe with a writer has nothing to read; a directory is none to read.
-            Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
-            Err(Fault::Entry(why)) => bad(why),
-            Err(Fault::System(Errno::STALE)) => Found::Nothing,
-            Err(Fault::System(e)) => unreadable(e),
         }
+        Found::Hit(loaded)
     }
 
     /// The result as the cache below has it, and that cache's generation before it was looked for there.
@@ -1015,8 +992,13 @@ impl<'a> Call<'a> {
         let (state, directory) = (lower.state(), lower.directory());
         let before = state.generation(self.function.known.slot);
         let path = path_of(directory.prefix(), &self.function.known.directory, &self.key);
-        let file = directory.open_file(&path.as_c_str()[directory.prefix().len()..], OFlags::RDONLY).ok()?;
-        let loaded = self.load(directory, state, &file).ok()?;
+        let loaded = match self.open(directory, state, &path, false) {
+            Ok((_, loaded)) => loaded,
+            Err(found) => {
+                self.is_bad_below.set(matches!(found, Found::Bad));
+                return None;
+            }
+        };
         let max_age = self.options.bounds.or(above.bounds()).max_age();
         let is_old = coarse_now().saturating_sub(loaded.created()) > max_age;
         (!is_old).then(|| (loaded.at(path), (state.clone(), before)))
@@ -1033,7 +1015,12 @@ impl<'a> Call<'a> {
         let (buffer, below) = self.look_below(state)?;
         let known = &self.function.known;
         if self.options.promote && self.options.mode == Mode::ReadWrite {
-            let copy = Copied::of(&buffer, &self.key)?;
+            let Some(copy) = Copied::of(&buffer, &self.key) else {
+                let path = buffer.path().unwrap_or(below.0.directory.path());
+                say_bad(path, entry::DAMAGED, "computed again");
+                self.is_bad_below.set(true);
+                return None;
+            };
             self.is_below.set(true);
             let full = state.full_generation(known.slot);
             let name = &path.as_c_str()[self.below_root()..];
@@ -1057,6 +1044,51 @@ impl<'a> Call<'a> {
             remember(state, generation, known, self.args, &self.key, &buffer, Some(below));
         }
         Some(buffer)
+    }
+
+    /// An entry's file, open, and what it holds; `own` is whether it is this cache's, not the one's below. Says what is wrong
+    /// with it, and what becomes of the call.
+    fn open(
+        &self,
+        directory: &Directory,
+        state: &State,
+        path: &CString,
+        own: bool,
+    ) -> Result<(OwnedFd, Loaded), Found> {
+        let then = match own && self.root.lower.is_some() {
+            true => "looked for in the cache below or computed again",
+            false => "computed again",
+        };
+        let bad = |why: &str| {
+            say_bad(Path::new(OsStr::from_bytes(path.as_bytes())), why, then);
+            Err(Found::Bad)
+        };
+        let unreadable = |e: Errno| {
+            say_once(Level::Warning, directory.path(), "unreadable", || {
+                format!("{}: cannot be read: {e}; the call is {then}", path.to_string_lossy())
+            });
+            Err(Found::Unreadable)
+        };
+        let file =
+            match state.directory.open_file(&path.as_c_str()[directory.prefix().len()..], OFlags::RDONLY) {
+                Ok(file) => file,
+                // Removed, by this host or, with a handle gone stale, by another.
+                Err(Errno::NOENT | Errno::STALE) => return Err(Found::Nothing),
+                Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                    return bad("it is a link, a socket or a device");
+                }
+                // One's own is replaced.
+                Err(e @ (Errno::ACCESS | Errno::PERM)) if own => return bad(&e.to_string()),
+                Err(e) => return unreadable(e),
+            };
+        match self.load(directory, state, &file) {
+            Ok(loaded) => Ok((file, loaded)),
+            // A pipe with a writer has nothing to read; a directory is none to read.
+            Err(Fault::System(Errno::AGAIN | Errno::ISDIR | Errno::INVAL)) => bad("it is no file"),
+            Err(Fault::Entry(why)) => bad(why),
+            Err(Fault::System(Errno::STALE)) => Err(Found::Nothing),
+            Err(Fault::System(e)) => unreadable(e),
+        }
     }
 
     /// What an open entry holds.
@@ -1146,6 +1178,11 @@ impl<'a> Call<'a> {
         let whole = parsed.data_is_whole(memory.as_slice());
         if whole { Ok(Loaded::new(parsed, memory)) } else { Err(Fault::Entry(entry::DAMAGED)) }
     }
+}
+
+/// Says what is wrong with an entry, and what becomes of the call.
+fn say_bad(entry: &Path, why: &str, then: &str) {
+    say_once(Level::Warning, entry, "bad", || format!("{}: {why}; the call is {then}", entry.display()));
 }
 
 /// Why a file was not loaded as an entry.

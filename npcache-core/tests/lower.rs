@@ -127,6 +127,7 @@ fn damage_below_is_neither_returned_nor_copied_nor_mended() {
             );
         }
         assert_eq!(files(site.path()), before);
+        assert_eq!(cache.statistics().unwrap().corrupt, 2, "promote: {promote}");
     }
 }
 
