@@ -1057,7 +1057,7 @@ npcache_status npcache_forget(npcache_function *function,
  * - `args`: NULL for none.
  * - `out`: the text; free it with npcache_text_free.
  *
- * Reads the records of up to 10,000 stored calls.
+ * Reads the records of up to 10,000 stored calls, and of as many in the cache below, of the option `lower`.
  *
  * The caller sees to it that: Pointers are NULL or valid.
  */

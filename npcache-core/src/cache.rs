@@ -148,6 +148,11 @@ impl Cache {
         self.inner.root.as_ref().map(|root| &*root.directory)
     }
 
+    /// The directory of the cache below.
+    pub(crate) fn directory_below(&self) -> Option<&Directory> {
+        self.inner.root.as_ref()?.lower.as_ref().map(Lower::directory)
+    }
+
     /// What the handles of this process on the same directory share.
     pub(crate) fn state(&self) -> Option<&Arc<State>> {
         self.inner.root.as_ref().map(|root| root.state(&self.inner.options))

@@ -1,7 +1,8 @@
 //! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value as Json;
 
@@ -26,7 +27,8 @@ const SHOWN: usize = 3;
 impl Cache {
     /// Says in words whether this call is stored in the cache, and if not, which stored calls of the function come
     /// nearest and what differs: an argument, the version, a dependency. What was recorded with them without being part
-    /// of the key (host, notes) is shown too. Looks through up to 10,000 entries of the function.
+    /// of the key (host, notes) is shown too. Looks through up to 10,000 entries of the function, here and in the cache
+    /// below.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -51,39 +53,56 @@ impl Cache {
             return Ok(format!("{} is not stored: the cache has no directory\n", asked.text));
         };
         let name = function_directory(identity.name());
-        if let Some(found) = read_metadata(directory, &key, &entry_path(&name, &key)) {
-            let mut text = match &found {
-                Ok(_) => format!("{} is stored (key {key})\n", asked.text),
-                Err(why) => format!("{} is not stored: in its place stands a file, but {why}\n", asked.text),
-            };
-            if let Ok(stored) = &found {
-                describe_run(&mut text, stored);
-            }
+        let path = entry_path(&name, &key);
+        let found = read_metadata(directory, &key, &path);
+        if let Some(Ok(stored)) = &found {
+            let mut text = format!("{} is stored (key {key})\n", asked.text);
+            describe_run(&mut text, stored);
             return Ok(text);
+        }
+        let below = self.directory_below();
+        if let Some(lower) = below
+            && let Some(Ok(stored)) = read_metadata(lower, &key, &path)
+        {
+            let path = lower.path().join(OsStr::from_bytes(path.to_bytes()));
+            let mut text = format!("{} is stored in the cache below: {}\n", asked.text, path.display());
+            describe_run(&mut text, &stored);
+            return Ok(text);
+        }
+        if let Some(Err(why)) = found {
+            return Ok(format!("{} is not stored: in its place stands a file, but {why}\n", asked.text));
         }
 
         let mut text = format!("{} is not stored (key {key})\n", asked.text);
         let mut stored = Vec::new();
-        let complete = directory
-            .entries_of(&name, MAX_ENTRIES, |key, path| {
-                // One of another function was put here by hand: no call finds it.
-                if let Some(Ok(metadata)) = read_metadata(directory, &key, &path)
-                    && metadata["name"] == identity.name()
-                {
-                    stored.push((asked.differences(&metadata), key, metadata));
-                }
-            })
-            .map_err(|e| Error::io("list the entries in", directory.path(), e))?;
+        let mut complete = true;
+        for (place, directory) in [("", Some(directory)), (" in the cache below", below)] {
+            let Some(directory) = directory else { continue };
+            complete &= directory
+                .entries_of(&name, MAX_ENTRIES, |key, path| {
+                    // One of another function was put here by hand: no call finds it.
+                    if let Some(Ok(metadata)) = read_metadata(directory, &key, &path)
+                        && metadata["name"] == identity.name()
+                    {
+                        stored.push((asked.differences(&metadata), key, metadata, place));
+                    }
+                })
+                .map_err(|e| Error::io("list the entries in", directory.path(), e))?;
+        }
         if stored.is_empty() {
             let _ = write!(text, "no call of `{}` is stored here", identity.name());
             describe_others(&mut text, directory, identity.name());
             return Ok(text);
         }
-        stored.sort_by_key(|(differences, _, metadata)| (differences.len(), -created(metadata) as i64));
+        stored.sort_by_key(|(differences, key, metadata, _)| {
+            (differences.len(), -created(metadata) as i64, *key.as_bytes())
+        });
+        // What was copied from below.
+        stored.dedup_by_key(|(_, key, ..)| *key.as_bytes());
         let of = if complete { "" } else { "more than " };
         let _ = writeln!(text, "nearest of {of}{} stored calls of `{}`:", stored.len(), identity.name());
-        for (differences, key, metadata) in stored.iter().take(SHOWN) {
-            let _ = writeln!(text, "- {}…", &key.to_string()[..12]);
+        for (differences, key, metadata, place) in stored.iter().take(SHOWN) {
+            let _ = writeln!(text, "- {}…{place}", &key.to_string()[..12]);
             if differences.is_empty() {
                 let _ = writeln!(
                     text,

@@ -1,7 +1,7 @@
 //! Why a call is a miss, in words.
 
 use ndarray::{Array1, Array2};
-use npcache_core::{Args, Cache, Canonical};
+use npcache_core::{Args, Cache, Canonical, Options};
 
 fn args(build: impl FnOnce(&mut Args) -> npcache_core::Result<()>) -> Canonical {
     let mut args = Args::new();
@@ -51,6 +51,28 @@ fn of_an_unknown_function_those_that_are_stored_are_named_the_likeliest_first() 
         cache.call(name, "1", b"", |out| out.write(&Array1::<f64>::zeros(3))).unwrap();
         assert!(explain().ends_with(expected), "{}", explain());
     }
+}
+
+#[test]
+fn what_is_stored_in_the_cache_below_is_said_to_be_and_compared_with() {
+    let (site, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (args(|args| args.add_int(1).map(drop)), args(|args| args.add_int(2).map(drop)));
+    store(&Cache::open(site.path()).unwrap(), "1", &one);
+    let cache = Options::new().lower(site.path()).promote(true).open(own.path()).unwrap();
+    let text = explain(&cache, "1", &one);
+    let path = site.path().canonicalize().unwrap();
+    let below = format!("solve(1) is stored in the cache below: {}/solve/", path.display());
+    assert!(text.starts_with(&below) && text.contains("threads 8"), "{text}");
+    let nearest =
+        |text: &str| text.contains("nearest of 1 stored calls") && text.contains("stored 1, asked 2");
+    let text = explain(&cache, "1", &two);
+    assert!(nearest(&text) && text.contains("… in the cache below\n"), "{text}");
+
+    store(&cache, "1", &one);
+    let text = explain(&cache, "1", &one);
+    assert!(text.starts_with("solve(1) is stored (key"), "{text}");
+    let text = explain(&cache, "1", &two);
+    assert!(nearest(&text) && !text.contains("below"), "a copy is the same call: {text}");
 }
 
 #[test]

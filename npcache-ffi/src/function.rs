@@ -304,7 +304,7 @@ pub unsafe extern "C" fn npcache_forget(
 /// - `args`: NULL for none.
 /// - `out`: the text; free it with npcache_text_free.
 ///
-/// Reads the records of up to 10,000 stored calls.
+/// Reads the records of up to 10,000 stored calls, and of as many in the cache below, of the option `lower`.
 ///
 /// # Safety
 ///
