@@ -163,8 +163,20 @@ pub struct Summary {
 
 impl Summary {
     pub fn of(numbers: &Numbers<'_>) -> Summary {
+        let summary = Summary::scaled(numbers, 1.0);
+        match summary.range {
+            // Differences or their squares are more than there are numbers for.
+            Some((low, high)) if !summary.deviation.is_finite() => {
+                Summary::scaled(numbers, low.value().abs().max(high.value().abs()))
+            }
+            _ => summary,
+        }
+    }
+
+    /// Adds up in units of `scale`.
+    fn scaled(numbers: &Numbers<'_>, scale: f64) -> Summary {
         let mut summary = Summary { range: None, mean: 0.0, deviation: 0.0, zeros: 0, nan: 0, infinite: 0 };
-        // Welford's recurrence: no sum that could overflow or cancel.
+        // Welford's recurrence: no sum that could cancel.
         let (mut count, mut squares) = (0.0, 0.0);
         for number in numbers.iter() {
             let value = number.value();
@@ -175,9 +187,10 @@ impl Summary {
             }
             summary.zeros += u64::from(value == 0.0);
             count += 1.0;
-            let difference = value - summary.mean;
+            let scaled = value / scale;
+            let difference = scaled - summary.mean;
             summary.mean += difference / count;
-            squares += difference * (value - summary.mean);
+            squares += difference * (scaled - summary.mean);
             let less = |a: Number, b: Number| match (a, b) {
                 (Number::Int(a), Number::Int(b)) => a < b,
                 (a, b) => a.value() < b.value(),
@@ -190,7 +203,8 @@ impl Summary {
                 *high = number;
             }
         }
-        summary.deviation = if count > 0.0 { (squares / count).sqrt() } else { 0.0 };
+        summary.mean *= scale;
+        summary.deviation = if count > 0.0 { (squares / count).sqrt() * scale } else { 0.0 };
         summary
     }
 
