@@ -53,14 +53,14 @@ impl Policy {
     /// the estimate of Blankstein, Sen and Freedman, "Hyperbolic Caching" (2017), which needs no clock of the cache's
     /// own to age by, as GreedyDual-Size does, and so nothing that processes would have to agree on.
     pub fn worth(self, entry: &Seen, now: i64) -> f64 {
-        let idle = now.saturating_sub(entry.used).max(0);
         match self {
             Policy::Cost => {
+                let idle = now.saturating_sub(entry.used).max(0);
                 // What took no time that was noted took less than the unit of the notes.
                 let seconds = entry.seconds.max(SHORTEST);
                 seconds / (entry.size.max(1) as f64 * (idle + RECENCY) as f64)
             }
-            Policy::Lru | Policy::None => -(idle as f64),
+            Policy::Lru | Policy::None => entry.used as f64,
         }
     }
 }
@@ -267,5 +267,15 @@ mod tests {
         // One that was used meanwhile comes after the others.
         candidates.add(-2, Seen { used: NOW, ..seen }, Policy::Lru, NOW);
         assert!(!take(&mut candidates).contains(&-2));
+    }
+
+    #[test]
+    fn under_lru_it_does_not_matter_how_long_ago_the_others_were_looked_at() {
+        let mut candidates = Candidates::new();
+        add_window(&mut candidates, 0..4);
+        // Used after all of them, and ten hours before it is added.
+        let used = Seen { size: 1, seconds: 1.0, used: NOW + 10 * RECENCY };
+        candidates.add(-1, used, Policy::Lru, NOW + 20 * RECENCY);
+        assert_eq!(candidates.sorted.iter().map(|known| known.id).collect::<Vec<_>>(), [-1, 0, 1, 2, 3]);
     }
 }
