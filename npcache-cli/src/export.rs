@@ -40,13 +40,7 @@ impl Export {
     pub fn run(self, session: &mut Session) -> Outcome {
         let cache = session.look()?;
         let entry = session.find(&cache, &self.key)?;
-        let result = match entry.load() {
-            Ok(result) => result,
-            Err(e) => {
-                session.trouble(&e);
-                return Ok(false);
-            }
-        };
+        let Some(result) = session.read(entry.load()) else { return Ok(false) };
         let archive = self.output.extension().is_some_and(|extension| extension == "npz");
         let chosen = match &self.array {
             Some(array) => vec![choose(&result, array)?],

@@ -142,6 +142,11 @@ impl Session {
         self.complain(&e.to_string());
     }
 
+    /// What was read; `None` where it could not be, which is said.
+    pub fn read<T>(&mut self, found: npcache_core::Result<T>) -> Option<T> {
+        found.inspect_err(|e| self.trouble(e)).ok()
+    }
+
     pub fn troubled(&self) -> bool {
         self.troubled
     }

@@ -32,13 +32,8 @@ impl Show {
     pub fn run(self, session: &mut Session) -> Outcome {
         let cache = session.look()?;
         let entry = session.find(&cache, &self.key)?;
-        let (metadata, result) = match entry.metadata().and_then(|metadata| Ok((metadata, entry.load()?))) {
-            Ok(read) => read,
-            Err(e) => {
-                session.trouble(&e);
-                return Ok(false);
-            }
-        };
+        let read = entry.metadata().and_then(|metadata| Ok((metadata, entry.load()?)));
+        let Some((metadata, result)) = session.read(read) else { return Ok(false) };
         let numbers = |i: usize| Numbers::new(&result.arrays()[i], result.bytes(i));
         if session.json {
             let mut json = describe(&entry, Some(&metadata));

@@ -568,16 +568,11 @@ impl Function {
         let state = root.state(&self.cache.inner.options);
         // Other processes remember it as well, and are told only of clears.
         root.remove_entries(state, &self.cache.inner.options, self.known.slot, || {
-            let _change = state.tally().change(key.as_bytes()[0], true);
-            let removed = match state.directory.unlink(&entry_path(&self.known.directory, &key)) {
+            match state.unlink_entry(&entry_path(&self.known.directory, &key), &key) {
                 // What a link leads to is none of this cache's.
-                Err(Errno::LOOP) => None,
-                other => other.map_err(|e| Error::io("remove an entry from", root.directory.path(), e))?,
-            };
-            if let Some(len) = removed.filter(|len| *len > 0) {
-                state.tally().remove(key.as_bytes()[0], len);
+                Ok(_) | Err(Errno::LOOP) => Ok(()),
+                Err(e) => Err(Error::io("remove an entry from", root.directory.path(), e)),
             }
-            Ok(())
         })
     }
 

@@ -255,7 +255,7 @@ pub(crate) fn reserve<'s>(
                 walker,
                 state,
                 bounds,
-                Pending { key: *key, bytes: room(len), inode, replaces: replaces.is_some() },
+                Pending { key: *key, bytes: room(len), inode, takes_place: replaces.is_some() },
             )?;
         }
     }
@@ -291,12 +291,15 @@ fn make_room(
         if !(look.everywhere || is_short) {
             break;
         }
-        let more = walker.evict(&look, |more, all| {
-            let is_needed = || is_over(all, bounds, 0) || gone.bytes + more.bytes < lacking;
-            let is_timely = || now() < began + RESERVE_WITHIN;
-            is_short
-                && gone.entries + more.entries < at_most
-                && (is_needed() || is_over(all, bounds, RESERVE) && is_timely())
+        let more = walker.evict(&look, |more| {
+            if !is_short || gone.entries + more.entries >= at_most {
+                return false;
+            }
+            // Added up each time: others make room as well.
+            let all = tally.total();
+            is_over(all, bounds, 0)
+                || gone.bytes + more.bytes < lacking
+                || is_over(all, bounds, RESERVE) && now() < began + RESERVE_WITHIN
         });
         look.everywhere = false;
         fruitless = if more.entries == 0 { fruitless + 1 } else { 0 };
@@ -320,17 +323,17 @@ pub(crate) fn prune(state: &State, bounds: &Bounds) -> Pruned {
     walker.walk = None;
     let round = walker.finished + BUCKETS as u64;
     while walker.finished < round {
-        gone.add(walker.evict(&look, |_, _| false));
+        gone.add(walker.evict(&look, |_| false));
     }
     let mut lacking = walker.lacking(&state.directory, bounds, u64::MAX);
-    let is_over = |all| is_over(all, bounds, 0);
+    let is_over = || is_over(state.tally().total(), bounds, 0);
     let mut last = None;
     // And more for as long as they are good for something.
     while bounds.policy() != Policy::None && last != Some(gone) {
         last = Some(gone);
         let round = walker.finished + BUCKETS as u64;
-        while walker.finished < round && (is_over(state.tally().total()) || lacking > 0) {
-            let more = walker.evict(&look, |more, all| is_over(all) || more.bytes < lacking);
+        while walker.finished < round && (is_over() || lacking > 0) {
+            let more = walker.evict(&look, |more| is_over() || more.bytes < lacking);
             lacking = lacking.saturating_sub(more.bytes);
             gone.add(more);
         }
@@ -390,12 +393,17 @@ impl Look<'_> {
 
     /// Whether this is what is about to be replaced. It does not count any more.
     fn replaces(&self, key: &Key) -> bool {
-        self.pending.is_some_and(|pending| pending.replaces && pending.key == *key)
+        self.pending.is_some_and(|pending| pending.replaces(key))
     }
 
     /// What it is for, if that belongs to the bucket.
     fn pending_in(&self, bucket: u8) -> Option<&Pending> {
         self.pending.filter(|pending| pending.key.as_bytes()[0] == bucket)
+    }
+
+    /// How many changes others have under way in the bucket, by what it tells of changes.
+    fn under_way(&self, bucket: u8, changes: u32) -> u32 {
+        (changes / UNDER_WAY).saturating_sub(self.pending_in(bucket).is_some().into())
     }
 }
 
@@ -406,14 +414,18 @@ struct Pending {
     /// What it counts for.
     bytes: u64,
     inode: u64,
-    /// Whether it takes the place of another.
-    replaces: bool,
+    takes_place: bool,
 }
 
 impl Pending {
+    /// Whether it takes the place of the entry of this key.
+    fn replaces(&self, key: &Key) -> bool {
+        self.takes_place && self.key == *key
+    }
+
     /// Whether a file is this entry, or what it replaces.
     fn is(&self, key: &Key, inode: u64) -> bool {
-        self.inode == inode || self.replaces && self.key == *key
+        self.inode == inode || self.replaces(key)
     }
 }
 
@@ -483,7 +495,7 @@ impl Walker {
 
     /// Removes what is least worth keeping for as long as `more` says so, and until others are to be looked at. If they are
     /// already, it looks at the next entries first, and removes those over age.
-    fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned, (u64, u64)) -> bool) -> Pruned {
+    fn evict(&mut self, look: &Look<'_>, more: impl Fn(Pruned) -> bool) -> Pruned {
         let bounds = look.bounds;
         let mut gone = Pruned::default();
         if look.everywhere || self.candidates.are_used_up() {
@@ -501,8 +513,7 @@ impl Walker {
             let window = window.into_iter().map(|entry| (entry.name, entry.seen));
             self.candidates.add_window(window, bounds.policy(), look.now);
         }
-        // Added up each time: others make room as well.
-        while more(gone, look.state.tally().total())
+        while more(gone)
             && let Some((name, known)) = self.candidates.next_to_go()
         {
             if look.replaces(&name.key) {
@@ -580,16 +591,13 @@ impl Walker {
     /// Takes changes for ended that are seen to be under way each time for long: who was killed does not end them.
     fn forget_abandoned(&mut self, look: &Look<'_>, bucket: u8) {
         let changes = &look.state.tally().buckets[bucket as usize].changes;
-        let own = u32::from(look.pending_in(bucket).is_some());
-        let under_way = (changes.load(Ordering::Relaxed) / UNDER_WAY).saturating_sub(own);
+        let under_way = look.under_way(bucket, changes.load(Ordering::Relaxed));
         if under_way == 0 {
             self.under_way.remove(&bucket);
             return;
         }
         let (fewest, since) = self.under_way.entry(bucket).or_insert((under_way, look.now));
-        if under_way < *fewest {
-            *fewest = under_way;
-        }
+        *fewest = under_way.min(*fewest);
         if look.now.saturating_sub(*since) > ABANDONED_AFTER {
             let end = |changes: u32| changes.checked_sub(*fewest * UNDER_WAY);
             let _ = changes.fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
@@ -625,7 +633,7 @@ impl Walk {
         let of_bucket = &look.state.tally().buckets[bucket as usize];
         // First: what ended before this was counted, and what did not is known to be uncertain.
         let changes = of_bucket.changes.load(Ordering::Acquire);
-        let mut changes = (changes / UNDER_WAY, changes & REMOVALS);
+        let changes = (look.under_way(bucket, changes), changes & REMOVALS);
         // Before anything is read: what is added from here on is counted, and not found.
         let mut counted =
             (of_bucket.bytes.load(Ordering::Relaxed), of_bucket.entries.load(Ordering::Relaxed));
@@ -633,7 +641,6 @@ impl Walk {
         if let Some(pending) = pending {
             counted.0 -= pending.bytes as i64;
             counted.1 -= 1;
-            changes.0 = changes.0.saturating_sub(1);
         }
         let (whole, functions) = (functions.is_ok(), functions.unwrap_or_default().to_vec());
         let began = now();

@@ -244,17 +244,8 @@ impl Entry {
 
     /// Removes it, to make room: who has it in memory goes on using it. `false` where it was gone already.
     pub fn remove(&self) -> Result<bool> {
-        let _change = self.state.tally().change(self.key.as_bytes()[0], true);
-        let removed = self
-            .state
-            .directory
-            .unlink(&self.below_root())
-            .map_err(|e| Error::io("remove", &self.path(), e))?
-            .is_some();
-        if removed {
-            self.state.tally().remove(self.key.as_bytes()[0], self.bytes);
-        }
-        Ok(removed)
+        let removed = self.state.unlink_entry(&self.below_root(), &self.key);
+        removed.map_err(|e| Error::io("remove", &self.path(), e))
     }
 
     /// What it counts for in `max_bytes`: whole blocks of 4 KiB.

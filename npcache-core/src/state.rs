@@ -278,6 +278,17 @@ impl State {
         }
     }
 
+    /// Unlinks an entry, and counts that: whether there was any. What is no file was not counted.
+    pub(crate) fn unlink_entry(&self, path: &CStr, key: &Key) -> rustix::io::Result<bool> {
+        let key_byte = key.as_bytes()[0];
+        let _change = self.tally().change(key_byte, true);
+        let removed = self.directory.unlink(path)?;
+        if let Some(len) = removed.filter(|len| *len > 0) {
+            self.tally().remove(key_byte, len);
+        }
+        Ok(removed.is_some())
+    }
+
     /// Whether all processes count there.
     pub(crate) fn counts_for_all(&self) -> bool {
         self.writable_page().is_some()
