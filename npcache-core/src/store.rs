@@ -64,6 +64,9 @@ const GROUP_DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o2775);
 /// A name longer than this is cut and its hash appended: directories have names of at most 255 bytes.
 pub(crate) const MAX_DIRECTORY_NAME: usize = 200;
 
+/// How often an entry's directory is made again at most while sweeps remove it.
+const MAX_SWEPT: usize = 32;
+
 /// Set once the system has said that it has no `openat2`.
 static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
 
@@ -397,16 +400,18 @@ impl Directory {
         });
         let leaf = slash.map_or(name, |slash| &name[slash + 1..]);
         let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let in_parent = self.open_parent(&parent)?;
-        let mut temporary = match retry(|| openat(&in_parent, c".", unnamed, ENTRY_MODE)) {
-            Ok(file) => Temporary { file, name: None, directory: self },
+        let made_in = self.in_parent(&parent, |in_parent| {
+            match retry(|| openat(in_parent, c".", unnamed, ENTRY_MODE)) {
+                // What ext4 says where the directory was removed just now.
+                Err(Errno::PERM) if fstat(in_parent)?.st_nlink == 0 => Err(Errno::NOENT),
+                other => other,
+            }
+        });
+        let (in_parent, mut temporary) = match made_in {
+            Ok((in_parent, file)) => (in_parent, Temporary { file, name: None, directory: self }),
             // The file system has no unnamed files (EISDIR: nor does the kernel).
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => self.named_temporary()?,
-            Err(Errno::NOENT) => {
-                // The parent was swept just now.
-                let in_parent = self.open_parent(&parent)?;
-                let file = retry(|| openat(&in_parent, c".", unnamed, ENTRY_MODE))?;
-                Temporary { file, name: None, directory: self }
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                (self.in_parent(&parent, |_| Ok(()))?.0, self.named_temporary()?)
             }
             Err(e) => return Err(e.into()),
         };
@@ -425,7 +430,7 @@ impl Directory {
         };
         let named = match give_name(&in_parent) {
             // Its directory was swept since; only the directory has to be made again.
-            Err(Errno::NOENT) => give_name(&self.open_parent(&parent)?),
+            Err(Errno::NOENT) => self.in_parent(&parent, give_name).map(|(_, named)| named),
             other => other,
         };
         match named {
@@ -435,37 +440,42 @@ impl Directory {
         }
     }
 
-    /// Opens the directory of an entry, and makes it if it is not there.
-    fn open_parent(&self, parent: &CStr) -> Result<OwnedFd, Refused> {
-        let open = || self.open_below(parent, OFlags::PATH | OFlags::DIRECTORY);
-        // A sweep may remove it again between making and using it; twice is bad luck.
-        for _ in 0..2 {
-            match open() {
-                Err(Errno::NOENT) => self.make_directories(parent)?,
-                other => return Ok(other?),
+    /// Does something in the directory of an entry, one or two levels below the root, which is made if it is not there.
+    fn in_parent<T>(
+        &self,
+        parent: &CStr,
+        mut work: impl FnMut(&OwnedFd) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<(OwnedFd, T)> {
+        // A sweep may remove it again at any moment, and if all that is stored is cleared all the time, at each.
+        for _ in 0..MAX_SWEPT {
+            let done = self
+                .open_below(parent, OFlags::PATH | OFlags::DIRECTORY)
+                .and_then(|directory| work(&directory).map(|done| (directory, done)));
+            match done {
+                Err(Errno::NOENT) => {}
+                other => return other,
+            }
+            match self.make_directories(parent) {
+                // Or the root was removed.
+                Err(Errno::NOENT) => {}
+                other => other?,
             }
         }
-        Ok(open()?)
+        Err(Errno::NOENT)
     }
 
     /// Makes `path`, one or two levels below the root.
-    fn make_directories(&self, path: &CStr) -> Result<(), Refused> {
+    fn make_directories(&self, path: &CStr) -> rustix::io::Result<()> {
         let bytes = path.to_bytes();
         let slashes = (0..bytes.len()).filter(|i| bytes[*i] == b'/');
-        for end in slashes.chain([bytes.len()]) {
-            match self.make_directory(&bytes[..end]) {
-                Ok(()) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+        slashes.chain([bytes.len()]).try_for_each(|end| self.make_directory(&bytes[..end]))
     }
 
     /// A new file with a name in `.npcache/tmp`, locked for as long as it is open: one that is not locked was
     /// left by a process that died.
     fn named_temporary(&self) -> Result<Temporary<'_>, Refused> {
         for _ in 0..4 {
-            let (tmp, name) = (self.open_parent(TMP)?, temporary_name());
+            let (tmp, name) = (self.in_parent(TMP, |_| Ok(()))?.0, temporary_name());
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = match retry(|| openat(&tmp, &name, flags, ENTRY_MODE)) {
                 Err(Errno::NOENT | Errno::EXIST) => continue,
@@ -906,9 +916,8 @@ impl Temporary<'_> {
         if self.name.is_none() {
             // Locked, so that nobody takes it for a dead process's.
             let _ = flock(&self.file, FlockOperation::NonBlockingLockExclusive);
-            let (tmp, temporary) =
-                (self.directory.open_parent(TMP).map_err(|_| Errno::IO)?, temporary_name());
-            self.link(&tmp, &temporary)?;
+            let temporary = temporary_name();
+            let (tmp, ()) = self.directory.in_parent(TMP, |tmp| self.link(tmp, &temporary))?;
             self.name = Some((tmp, temporary));
         }
         let (tmp, temporary) = self.name.as_ref().expect("set above");

@@ -69,6 +69,11 @@ PROTECTIONS = [
         "test_processes.py::test_after_lock_timeout_a_waiting_process_computes_too",
     ),
     (
+        "directory made again after each sweep",
+        [("store.rs", "const MAX_SWEPT: usize = 32;", "const MAX_SWEPT: usize = 2;")],
+        "faults/test_callers.py::test_clears_without_a_pause_cost_no_result_but_those_they_were_called_during",
+    ),
+    (
         "name only for what is whole",
         [
             (

@@ -252,6 +252,36 @@ def test_what_eight_slow_processes_began_before_a_clear_is_not_found_after_it(ca
     assert_nothing_unknown(cache_path)
 
 
+def test_clears_without_a_pause_cost_no_result_but_those_they_were_called_during(cache_path, count):
+    """Each clear removes the directories in which others are about to make files."""
+    until = time.monotonic() + 1.5
+
+    def compute(number):
+        stored, calls = [], 0
+        with Cache(cache_path, memory_bytes="0") as cache:
+            while time.monotonic() < until:
+                calls += 1
+                result = cache.call("swept", "1", bytes([number, calls % 8]), lambda: numbers(number))
+                assert np.array_equal(result.array, numbers(number))
+                stored.append(result.stored)
+        return stored
+
+    def clear():
+        clears = 0
+        with Cache(cache_path) as cache:
+            while time.monotonic() < until:
+                cache.clear_function("swept") if clears % 2 else cache.clear()
+                clears += 1
+        return clears
+
+    storing = [Forked(lambda number=number: compute(number)) for number in range(2)]
+    clearing = [Forked(clear) for _ in range(2)]
+    told = [stored for child in storing for stored in child.answer()]
+    count(clears=sum(child.answer() for child in clearing), results_too_late_for_a_clear=told.count(CLEARED))
+    assert set(told) == {0, CLEARED}, {status: told.count(status) for status in set(told)}
+    assert_nothing_unknown(cache_path)
+
+
 def test_a_clear_waits_for_who_is_just_giving_an_entry_its_name(workers, count):
     """Between the look whether there was a clear and the link there is a moment, which strace makes a long one."""
     slow_link = [need_tool("strace", "strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=linkat"]
