@@ -124,15 +124,19 @@ impl Bounds {
         NAMES.into_iter().zip(values).collect()
     }
 
-    /// What the directory says. What this version does not know, or cannot read, is left open.
-    pub(crate) fn read(directory: &Directory) -> Bounds {
+    /// What the directory says. What this version does not know, or may not read, is left open; an error is one that passes.
+    pub(crate) fn read(directory: &Directory) -> rustix::io::Result<Bounds> {
         let mut bounds = Bounds::default();
-        for line in directory.read_small(CONFIG_FILE, MAX_CONFIG).unwrap_or_default().lines() {
+        let text = match directory.read_small(CONFIG_FILE, MAX_CONFIG) {
+            Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(e),
+            other => other.unwrap_or_default(),
+        };
+        for line in text.lines() {
             if let Some((name, value)) = line.split_once('=') {
                 let _ = bounds.set(name.trim(), value.trim());
             }
         }
-        bounds
+        Ok(bounds)
     }
 
     /// Has the directory say it from now on.

@@ -265,7 +265,7 @@ impl Cache {
     /// bound. A cache without a directory has none at all.
     pub fn config(&self) -> Vec<(&'static str, String)> {
         let Some(root) = &self.inner.root else { return Vec::new() };
-        Bounds::read(&root.directory).values()
+        Bounds::read(&root.directory).unwrap_or_default().values()
     }
 
     /// Sets a bound for all who use the directory, now and in future, and do not set it otherwise for themselves: the

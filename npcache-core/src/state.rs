@@ -230,8 +230,11 @@ impl State {
     pub(crate) fn bounds(&self) -> Bounds {
         let version = self.bounds_version();
         let mut bounds = lock(&self.configured.bounds);
-        if version != Some(self.configured.version.load(Ordering::Relaxed)) {
-            *bounds = Bounds::read(&self.directory);
+        // Where that is not possible just now, with the next call; what was known holds until then.
+        if version != Some(self.configured.version.load(Ordering::Relaxed))
+            && let Ok(read) = Bounds::read(&self.directory)
+        {
+            *bounds = read;
             self.configured.max_age.store(bounds.max_age(), Ordering::Relaxed);
             self.configured.marks_use.store(bounds.marks_use(), Ordering::Relaxed);
             self.configured.version.store(version.unwrap_or(u64::MAX), Ordering::Release);

@@ -300,6 +300,11 @@ PROTECTIONS = [
         "test_bounds.py::test_what_another_process_has_under_way_is_not_counted_wrongly",
     ),
     (
+        "another reading of bounds",
+        [("bounds.rs", "return Err(e),\n            other => other.unwrap", "return Ok(bounds),\n            other => other.unwrap")],
+        "faults/test_failures.py::test_a_bound_that_could_not_be_read_without_descriptors_holds_afterwards",
+    ),
+    (
         "look before an entry goes",
         [
             (

@@ -1,5 +1,6 @@
 """No fault of the cache costs the result: the array comes back, and `stored` says why it is not stored."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -431,26 +432,49 @@ def test_a_state_page_that_was_cut_off_is_not_mapped(cache_path):
     assert page.stat().st_size > 0
 
 
+@contextlib.contextmanager
+def without_descriptors():
+    """This process has all the descriptors that it may have."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError as e:
+        assert e.errno == errno.EMFILE
+    yield
+    for fd in taken:
+        os.close(fd)
+
+
 def test_without_descriptors_results_come_back(cache_path):
     def use():
         with Cache(cache_path) as cache:
             call(cache, 1)
-            taken = []
-            try:
-                while True:
-                    taken.append(os.dup(0))
-            except OSError as e:
-                assert e.errno == errno.EMFILE
-            calls = [call(cache, key) for key in (1, 2)]
-            for fd in taken:
-                os.close(fd)
+            with without_descriptors():
+                calls = [call(cache, key) for key in (1, 2)]
             return calls + [call(cache, key) for key in (1, 2, 2)]
 
-    def limited():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        return use()
+    assert Forked(use).answer() == [(COMPUTED, IO)] * 2 + [(DISK, 0), (COMPUTED, 0), (DISK, 0)]
 
-    assert Forked(limited).answer() == [(COMPUTED, IO)] * 2 + [(DISK, 0), (COMPUTED, 0), (DISK, 0)]
+
+def test_a_bound_that_could_not_be_read_without_descriptors_holds_afterwards(cache_path):
+    def use():
+        with Cache(cache_path) as cache:
+            call(cache, 0)
+
+            def bound():
+                with Cache(cache_path) as other:
+                    other.configure("max_entries", "5")
+
+            Forked(bound).answer()
+            with without_descriptors():
+                call(cache, 0)
+            for key in range(20):
+                call(cache, key)
+        return len(list(cache_path.glob("numbers/*/*.npy")))
+
+    assert Forked(use).answer() == 5
 
 
 def test_no_descriptor_is_left_open(cache_path):
