@@ -317,6 +317,16 @@ def test_why_takes_a_tuple_of_pythons(tmp_path):
     run("-C", tmp_path / "cache", "why", "f", '[1, 2.5, "x"]', status=1)
 
 
+def test_a_floating_point_number_is_read_as_python_writes_it(tmp_path):
+    """To the last bit: a call with its neighbour is another call."""
+    random = np.random.default_rng(1)
+    every_exponent = random.integers(0, 2**64, 1000, np.uint64).view(np.float64)
+    numbers = [*random.random(1000).tolist(), *every_exponent[np.isfinite(every_exponent)].tolist(), 5e-324, -0.0]
+    with Cache(tmp_path / "cache") as cache:
+        cache.call("f", "1", call(*numbers, numbers), lambda: np.zeros(1))
+    run("-C", tmp_path / "cache", "why", "f", "--", *map(repr, numbers), json.dumps(numbers))
+
+
 # Verifying and dropping
 
 
