@@ -858,6 +858,9 @@ impl<'a> Call<'a> {
                     true
                 }
             };
+            // Else what the cache below has would be found after a refresh.
+            let hides_below = self.options.mode == Mode::Refresh && self.root.lower.is_some();
+            let min_compute = if hides_below { Duration::ZERO } else { self.options.min_compute };
             let place = Place {
                 state: state.clone(),
                 generation: full,
@@ -865,7 +868,7 @@ impl<'a> Call<'a> {
                 below_root: self.below_root(),
                 replace,
                 unreadable,
-                min_compute: self.options.min_compute,
+                min_compute,
                 bounds: self.options.bounds,
                 epoch: epoch(),
             };

@@ -211,8 +211,10 @@ impl Table {
             asked_again: AtomicBool::new(false),
             kept: false,
         };
-        if new.cost() > self.capacity {
-            return;
+        let fits = new.cost() <= self.capacity;
+        if !fits {
+            // What is remembered of the call goes all the same: it is older.
+            new.result = None;
         }
         let mut out = Vec::new();
         let mut order = lock(&self.order);
@@ -225,6 +227,7 @@ impl Table {
                     order.queue(place).bytes += place.cost();
                     out.push(new);
                 }
+                None if !fits => return,
                 None => {
                     new.kept = order.recently.remove(&hash);
                     order.queue(&new).turns.push_back(hash);

@@ -17,7 +17,8 @@ pub enum Mode {
     ReadWrite,
     /// Look up; what is computed is not stored.
     ReadOnly,
-    /// Compute every call anew and replace what is stored.
+    /// Compute every call anew and replace what is stored. Where the new result is not stored, as what is too large or, by
+    /// the option `min_compute_ms`, too cheap, the old one is removed. Other processes that have that in memory keep it.
     Refresh,
     /// Neither look up nor store.
     Off,
@@ -193,7 +194,8 @@ impl Options {
         self
     }
 
-    /// `min_compute_ms=MILLISECONDS`: a result that took less is kept in memory only, not stored.
+    /// `min_compute_ms=MILLISECONDS`: a result that took less is kept in memory only, not stored. With a
+    /// cache below, a refresh stores it all the same: what is below would be found in its place.
     pub fn min_compute(mut self, time: Duration) -> Options {
         self.min_compute = time;
         self

@@ -87,7 +87,8 @@ pub(crate) struct Place {
     /// The entry's path, and where in it the path below the root begins.
     pub(crate) path: CString,
     pub(crate) below_root: usize,
-    /// Whether what stands there is to be replaced: it is damaged, or the call is to refresh it.
+    /// Whether what stands there is to be replaced: it is damaged, or over age, or the call is to refresh it. It goes also
+    /// where the result is not stored.
     pub(crate) replace: bool,
     /// Whether something stands there that could not be read.
     pub(crate) unreadable: bool,
@@ -374,6 +375,15 @@ impl Output {
         if place.epoch != epoch() {
             return Err(Unstored::Forked);
         }
+        let stored = self.publish_to(place, took);
+        if stored.is_err() && place.replace {
+            // Else the next call would find it again: after a refresh, the old numbers.
+            let _ = place.state.unlink_entry(place.name(), &self.task.key);
+        }
+        stored
+    }
+
+    fn publish_to(&self, place: &Place, took: Duration) -> Result<(), Unstored> {
         if took < place.min_compute {
             return Err(Unstored::Cheap);
         }
