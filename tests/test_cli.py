@@ -284,6 +284,22 @@ def test_why_says_what_the_nearest_stored_call_differs_in(cache):
     assert answer["stored"] is False and answer["version"] == "1" and "`nu`" in answer["explanation"]
 
 
+def test_why_says_that_what_is_stored_is_of_no_use(cache):
+    with Cache(cache) as newer:
+        newer.call("solve", "2", call(99), lambda: np.zeros(1))
+    (solve,) = [entry["key"] for entry in lines("-C", cache, "ls") if entry["call"] == "solve(3, nu=0.5)"]
+    run("-C", cache, "config", "max_age", "0.001")
+    stdout = run("-C", cache, "why", "solve", "3", "nu=0.5", status=1).stdout
+    assert f"solve(3, nu=0.5) is stored (key {solve}), but over age: computed " in stdout
+    answer = json.loads(run("-C", cache, "--json", "why", "solve", "3", "nu=0.5", status=1).stdout)
+    assert answer["stored"] is False and answer["version"] == "1" and "max_age is 1 ms" in answer["explanation"]
+    run("-C", cache, "config", "max_age", "1h")
+    run("-C", cache, "why", "solve", "3", "nu=0.5")
+    replace(entry_file(cache, solve), flip_data)
+    stdout = run("-C", cache, "why", "solve", "3", "nu=0.5", status=1).stdout
+    assert "in its place stands a file, but it is damaged" in stdout
+
+
 def test_why_tells_nothing_of_another_functions_entry(cache):
     """One that was copied into the directory of `pair` by hand."""
     (solve,) = [entry["key"] for entry in lines("-C", cache, "ls") if entry["call"] == "solve(3, nu=0.5)"]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::SystemTime;
 
-use npcache_core::{Cache, Canonical, Function, Identity, Key};
+use npcache_core::{Cache, Function, Identity, Key};
 use serde_json::json;
 
 use crate::Outcome;
@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 10_000;
 /// Without --of-version, the versions and dependencies that are stored are tried, the newest first. Only this directory is
 /// looked at: what programs find by the option `lower` is that directory's, to be named by -C.
 ///
-/// Exit status 1 if the call is not stored.
+/// Exit status 1 if the call is not stored, or what is stored is over age or damaged.
 #[derive(clap::Args)]
 #[command(after_help = format!("{HOW}\n\nExamples:\n  npcache why solve 64 nu=0.2\n  npcache why spectrum npy:signal.npy window=1024\n  npcache why zeta --hex 8096980000000000"))]
 pub struct Why {
@@ -42,9 +42,16 @@ impl Why {
             }
             None => known_identities(&cache, name, session),
         };
-        let stored = |identity: &&Identity| is_stored(&cache, identity, &args);
-        let found = identities.iter().find(stored);
-        let identity = found.or(identities.first());
+        // What is of no use to the call tells more than that there is nothing under another version.
+        let stands = |identity: &&Identity| {
+            let key = Key::new(identity, &args).to_string();
+            cache.entries(Some(name), &key).next().is_some()
+        };
+        let is_stored = |identity: &&Identity| {
+            function_of(&cache, identity).is_ok_and(|function| cache.is_stored(&function, &args))
+        };
+        let found = identities.iter().find(is_stored);
+        let identity = found.or_else(|| identities.iter().find(stands)).or(identities.first());
         let function = match identity {
             Some(identity) => function_of(&cache, identity)?,
             None => cache.function(name, "")?,
@@ -63,12 +70,6 @@ impl Why {
         }
         Ok(found.is_some())
     }
-}
-
-fn is_stored(cache: &Cache, identity: &Identity, args: &Canonical) -> bool {
-    let key = Key::new(identity, args).to_string();
-    let mut entries = cache.entries(Some(identity.name()), &key);
-    entries.any(|entry| entry.is_ok_and(|entry| entry.metadata().is_ok()))
 }
 
 /// Versions and dependencies of the function's stored calls, those of the newest first.

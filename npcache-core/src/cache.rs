@@ -158,6 +158,11 @@ impl Cache {
         self.inner.root.as_ref().map(|root| root.state(&self.inner.options))
     }
 
+    /// The bounds that hold for this handle: its own, and what these leave open as the directory has it.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.inner.options.bounds.or(self.state().map(|state| state.bounds()).unwrap_or_default())
+    }
+
     /// A function whose calls are cached, by its name of 1 to 4,096 bytes without NUL.
     pub fn function<'a>(&self, name: &str, version: impl Into<Version<'a>>) -> Result<Function> {
         let version = version.into();
@@ -1097,7 +1102,7 @@ impl<'a> Call<'a> {
     /// What an open entry holds.
     fn load(&self, directory: &Directory, state: &State, file: &OwnedFd) -> Result<Loaded, Fault> {
         if !directory.trusts_file(file)? {
-            return Err(Fault::Entry("it may be another user's making, which trust=owner excludes"));
+            return Err(Fault::Entry(entry::UNTRUSTED));
         }
         let out_of_memory = |_| Errno::NOMEM;
         let mut why = "it is no file, or was cut off while it was read";

@@ -348,6 +348,7 @@ pub(crate) fn time_of_tail(tail: &[u8; TAIL], len: u64) -> Option<Duration> {
 }
 
 pub(crate) const DAMAGED: &str = "it is damaged";
+pub(crate) const UNTRUSTED: &str = "it may be another user's making, which trust=owner excludes";
 const OF_ANOTHER_KEY: &str = "it belongs to another key";
 
 /// The tail, and the whole footer record, both with their checksums verified.

@@ -1,6 +1,6 @@
 //! Why a call is not stored: which stored calls of its function come nearest, and what exactly differs.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::holder::host_name;
 use crate::key::{Identity, Key};
 use crate::list::read_or_map;
+use crate::options::Verify;
 use crate::output::describe_arguments;
 use crate::store::{Directory, entry_path, function_directory, function_name, now};
 
@@ -25,10 +26,10 @@ const MAX_ENTRIES: usize = 10_000;
 const SHOWN: usize = 3;
 
 impl Cache {
-    /// Says in words whether this call is stored in the cache, and if not, which stored calls of the function come
-    /// nearest and what differs: an argument, the version, a dependency. What was recorded with them without being part
-    /// of the key (host, notes) is shown too. Looks through up to 10,000 entries of the function, here and in the cache
-    /// below.
+    /// Says in words whether this call is stored in the cache, or why what is stored is of no use to it: over age, damaged. If
+    /// there is nothing, which stored calls of the function come nearest and what differs: an argument, the version, a
+    /// dependency. What was recorded with them without being part of the key (host, notes) is shown too. Reads the call's own
+    /// entry in whole, and looks through up to 10,000 of the function, here and in the cache below.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -54,34 +55,24 @@ impl Cache {
         };
         let name = function_directory(identity.name());
         let path = entry_path(&name, &key);
-        let found = read_metadata(directory, &key, &path);
-        if let Some(Ok(stored)) = &found {
-            let mut text = format!("{} is stored (key {key})\n", asked.text);
-            describe_run(&mut text, stored);
-            return Ok(text);
-        }
-        let below = self.directory_below();
-        if let Some(lower) = below
-            && let Some(Ok(stored)) = read_metadata(lower, &key, &path)
-        {
-            let path = lower.path().join(OsStr::from_bytes(path.to_bytes()));
-            let mut text = format!("{} is stored in the cache below: {}\n", asked.text, path.display());
-            describe_run(&mut text, &stored);
-            return Ok(text);
-        }
-        if let Some(Err(why)) = found {
-            return Ok(format!("{} is not stored: in its place stands a file, but {why}\n", asked.text));
+        match self.find(&key, &path) {
+            Some(Ok((stored, metadata))) => {
+                let mut text = format!("{} {stored}\n", asked.text);
+                describe_run(&mut text, &metadata);
+                return Ok(text);
+            }
+            Some(Err(why)) => return Ok(format!("{} {why}\n", asked.text)),
+            None => {}
         }
 
         let mut text = format!("{} is not stored (key {key})\n", asked.text);
         let mut stored = Vec::new();
         let mut complete = true;
-        for (place, directory) in [("", Some(directory)), (" in the cache below", below)] {
-            let Some(directory) = directory else { continue };
+        for (place, directory) in self.places() {
             complete &= directory
                 .entries_of(&name, MAX_ENTRIES, |key, path| {
                     // One of another function was put here by hand: no call finds it.
-                    if let Some(Ok(metadata)) = read_metadata(directory, &key, &path)
+                    if let Some(Ok((metadata, _))) = read(directory, &key, &path, Verify::Never)
                         && metadata["name"] == identity.name()
                     {
                         stored.push((asked.differences(&metadata), key, metadata, place));
@@ -115,6 +106,46 @@ impl Cache {
             describe_run(&mut text, metadata);
         }
         Ok(text)
+    }
+
+    /// Whether a call would find its result on disk, as [`Cache::explain`] says it: here or in the cache below, whole and not
+    /// over age. Unlike with [`Function::is_cached`], looking is no use of it, and all of it is read.
+    pub fn is_stored(&self, function: &Function, args: &Canonical) -> bool {
+        let (identity, key) = (function.identity(), Key::new(function.identity(), args));
+        matches!(self.find(&key, &entry_path(function_directory(identity.name()), &key)), Some(Ok(_)))
+    }
+
+    /// Where a call looks for its result, as a sentence goes on.
+    fn places(&self) -> impl Iterator<Item = (&'static str, &Directory)> {
+        let places = [("", self.directory()), (" in the cache below", self.directory_below())];
+        places.into_iter().filter_map(|(place, directory)| Some((place, directory?)))
+    }
+
+    /// The entry that a call finds: that it is stored and where, in words, and what is recorded with it. An error is why what
+    /// stands there is of no use to the call; where nothing does, there is `None`.
+    fn find(&self, key: &Key, path: &CStr) -> Option<Result<(String, Json), String>> {
+        let max_age = self.bounds().max_age();
+        let mut of_no_use = None;
+        for (place, directory) in self.places() {
+            let Some(found) = read(directory, key, path, Verify::Always) else { continue };
+            let stored = match place {
+                "" => format!("is stored (key {key})"),
+                _ => {
+                    let path = directory.path().join(OsStr::from_bytes(path.to_bytes()));
+                    format!("is stored{place}: {}", path.display())
+                }
+            };
+            let why = match found.map(|(metadata, computed)| (metadata, now().saturating_sub(computed))) {
+                Ok((metadata, age)) if age <= max_age => return Some(Ok((stored, metadata))),
+                Ok((_, age)) => {
+                    let (age, max_age) = (duration(age as f64 / 1e9), duration(max_age as f64 / 1e9));
+                    format!("{stored}, but over age: computed {age} ago, max_age is {max_age}")
+                }
+                Err(why) => format!("is not stored: in its place{place} stands a file, but {why}"),
+            };
+            of_no_use.get_or_insert(Err(why));
+        }
+        of_no_use
     }
 }
 
@@ -334,17 +365,27 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// What an entry says of itself; `None` where there is none, an error where it is damaged.
-fn read_metadata(
+/// What an entry says of itself, and when it was computed, in nanoseconds since 1970; `None` where there is none, an error where
+/// it is of no use. Of its data, only if they are to be verified.
+fn read(
     directory: &Directory,
     key: &Key,
-    path: &std::ffi::CStr,
-) -> Option<Result<Json, &'static str>> {
+    path: &CStr,
+    verify: Verify,
+) -> Option<Result<(Json, i64), &'static str>> {
     let file = directory.open_unnoticed(path).ok()?;
     let read = || {
-        let memory = read_or_map(&file).map_err(|_| "it cannot be read")?;
-        entry::parse(memory.as_slice(), key)?;
-        serde_json::from_slice(entry::metadata(memory.as_slice())?).map_err(|_| "its metadata are no JSON")
+        let unreadable = |_| "it cannot be read";
+        if !directory.trusts_file(&file).map_err(unreadable)? {
+            return Err(entry::UNTRUSTED);
+        }
+        let memory = read_or_map(&file).map_err(unreadable)?;
+        let parsed = entry::parse(memory.as_slice(), key)?;
+        if verify == Verify::Always && !parsed.data_is_whole(memory.as_slice()) {
+            return Err(entry::DAMAGED);
+        }
+        let metadata = serde_json::from_slice(entry::metadata(memory.as_slice())?);
+        Ok((metadata.map_err(|_| "its metadata are no JSON")?, parsed.origin.mtime))
     };
     Some(read())
 }

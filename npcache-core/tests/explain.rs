@@ -1,5 +1,7 @@
 //! Why a call is a miss, in words.
 
+use std::time::Duration;
+
 use ndarray::{Array1, Array2};
 use npcache_core::{Args, Cache, Canonical, Options};
 
@@ -173,15 +175,55 @@ fn the_nearest_call_comes_first_and_ready_bytes_are_compared_as_such() {
 }
 
 #[test]
-fn a_damaged_entry_is_called_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::open(directory.path()).unwrap();
-    let asked = Canonical::from_bytes(b"a");
-    let result = cache.call("solve", "1", b"a", |out| out.write(&Array1::<f64>::zeros(3))).unwrap();
+fn a_damaged_entry_is_called_so_be_it_only_its_data() {
+    let (directory, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cache = Options::new().memory_bytes(0).open(directory.path()).unwrap();
+    let (solve, asked) = (cache.function("solve", "1").unwrap(), Canonical::from_bytes(b"a"));
+    let result = solve.call(&asked, |out| out.write(&Array1::<f64>::zeros(3))).unwrap();
+    assert!(cache.is_stored(&solve, &asked));
     let path = result.path().unwrap();
-    let bytes = std::fs::read(path).unwrap();
-    std::fs::remove_file(path).unwrap();
-    std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
-    let text = cache.explain(&cache.function("solve", "1").unwrap(), &asked).unwrap();
-    assert!(text.contains("in its place stands a file, but"), "{text}");
+    let whole = std::fs::read(path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[130] ^= 1;
+    let upper = Options::new().lower(directory.path()).open(above.path()).unwrap();
+    for (bytes, why) in
+        [(&whole[..whole.len() - 1], "does not end as an entry does"), (&flipped, "is damaged")]
+    {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        for (cache, place) in [(&cache, "in its place"), (&upper, "in its place in the cache below")] {
+            let text = cache.explain(&solve, &asked).unwrap();
+            let expected = format!(" is not stored: {place} stands a file, but it {why}\n");
+            assert!(text.ends_with(&expected), "{text}");
+            assert!(!cache.is_stored(&solve, &asked));
+        }
+        assert!(!solve.is_cached(&asked));
+    }
+}
+
+#[test]
+fn an_entry_over_age_is_called_so_by_the_bound_that_holds_for_the_handle() {
+    let (directory, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cache = Options::new().memory_bytes(0).open(directory.path()).unwrap();
+    let asked = args(|args| args.add_int(1).map(drop));
+    store(&cache, "1", &asked);
+    std::thread::sleep(Duration::from_millis(2));
+    cache.configure("max_age", "0.001").unwrap();
+    let stored = "solve(1) is stored (key ";
+    let text = explain(&cache, "1", &asked);
+    assert!(text.starts_with(stored) && text.contains("), but over age: computed "), "{text}");
+    assert!(text.ends_with(" ago, max_age is 1 ms\n"), "{text}");
+
+    let patient = Options::new().max_age(None).open(directory.path()).unwrap();
+    let text = explain(&patient, "1", &asked);
+    assert!(text.starts_with(stored) && !text.contains("over age"), "{text}");
+
+    // What is below is held to the bounds of who looks there, not to its directory's.
+    let lower = |options: Options| options.lower(directory.path()).open(above.path()).unwrap();
+    assert!(!explain(&lower(Options::new()), "1", &asked).contains("over age"));
+    let text = explain(&lower(Options::new().max_age(Duration::from_millis(1))), "1", &asked);
+    assert!(
+        text.starts_with("solve(1) is stored in the cache below: ") && text.contains("over age"),
+        "{text}"
+    );
 }

@@ -297,14 +297,16 @@ pub unsafe extern "C" fn npcache_forget(
     }
 }
 
-/// Says in words whether a call is stored, and if not, which stored calls of the function come nearest and what exactly
-/// differs: an argument, the version, a dependency. For a person; the wording may change.
+/// Says in words whether a call is stored, or why what is stored is of no use to it: over age, damaged. If there is nothing, which
+/// stored calls of the function come nearest and what exactly differs: an argument, the version, a dependency. For a person; the
+/// wording may change.
 ///
 /// - `cache`: where to look; NULL for the function's own.
 /// - `args`: NULL for none.
 /// - `out`: the text; free it with npcache_text_free.
 ///
-/// Reads the records of up to 10,000 stored calls, and of as many in the cache below, of the option `lower`.
+/// Reads what is stored of the call in whole, else the records of up to 10,000 stored calls, and of as many in the cache below,
+/// of the option `lower`.
 ///
 /// # Safety
 ///
