@@ -693,7 +693,7 @@ npcache_status npcache_clear_function(npcache *cache, const char *name, npcache_
  * call of the function that computes, or when the process exits; one that is killed, or ends by `_exit`, loses what was not
  * seen, unless it calls this before. Does not depend on how many entries there are.
  *
- * NPCACHE_ERR_IO: the file with the counts of earlier boots cannot be read.
+ * NPCACHE_ERR_IO: the files with the counts of earlier boots cannot be read.
  *
  * The caller sees to it that: `cache` is not freed; `function` is NULL or a C string; `statistics` is NULL or writable for `statistics_size` bytes;
  * `err` is NULL or writable.

@@ -180,6 +180,30 @@ def test_watch_tells_what_happens_between_two_looks(cache):
     assert head.split()[:2] == ["HITS", "MISSES"] and line.split()[:3] == ["0", "0", "–"]
 
 
+def boot(cache):
+    """Makes the state page one of an earlier boot, as a restart of the machine does."""
+    (page,) = (cache / ".npcache").glob("state-*")
+    page = page.rename(page.with_name("state-" + 32 * "1" + page.name[38:]))
+    os.utime(page, (1, 1))
+
+
+def test_after_a_boot_what_was_counted_before_is_there_and_watch_tells_what_happens_from_then_on(cache):
+    before = lines("-C", cache, "stats")
+    boot(cache)
+    assert lines("-C", cache, "stats") == before and "note" not in run("-C", cache, "stats")
+    watch = [NPCACHE, "-C", cache, "--json", "watch", "--interval", "100ms", "--count", "1000"]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        assert json.loads(watching.stdout.readline())["complete"] is True
+        with Cache(cache) as again:
+            again.call("pair", "2", b"\x01\x02", lambda: 1 / 0)
+        hits = misses = 0
+        while hits == 0:
+            line = json.loads(watching.stdout.readline())
+            hits, misses = hits + line["hits"], misses + line["misses"]
+        assert (hits, misses) == (1, 0), "nothing from before the boot"
+        watching.terminate()
+
+
 # One entry
 
 

@@ -63,10 +63,7 @@ impl Stats {
             format!("{} hits, {} found another result", count(all.audited), count(all.differing)),
         )?;
         if !all.complete {
-            line(
-                "note",
-                "only this process's own calls: the directory cannot share counts between processes".into(),
-            )?;
+            line("note", INCOMPLETE.to_owned())?;
         }
         if functions.is_empty() {
             return Ok(true);
@@ -89,6 +86,9 @@ impl Stats {
         Ok(true)
     }
 }
+
+/// What those are told whose directory has no counts of all processes.
+const INCOMPLETE: &str = "not all calls: where processes cannot share memory, each counts its own for itself";
 
 fn share(hits: u64, calls: u64) -> String {
     if calls == 0 { "–".to_owned() } else { format!("{:.1} %", 100.0 * hits as f64 / calls as f64) }
@@ -149,26 +149,29 @@ const PAGE: u64 = 20;
 
 impl Watch {
     pub fn run(self, session: &mut Session) -> Outcome {
-        let cache = session.look()?;
-        let mut before = cache.statistics()?;
+        let mut before = session.look()?.statistics()?;
         for line in 0..self.count.unwrap_or(u64::MAX) {
             std::thread::sleep(self.interval);
-            let now = cache.statistics()?;
-            // Where a directory was removed and made again, counts begin anew.
+            // Opened anew: where the directory was removed and made again, that is another, whose counts begin anew.
+            let now = session.look()?.statistics()?;
             let more = |of: fn(&Statistics) -> u64| of(&now).saturating_sub(of(&before));
             let longer = |of: fn(&Statistics) -> f64| (of(&now) - of(&before)).max(0.0);
             let (hits, misses) = (more(Statistics::hits), more(|of| of.misses));
             let (stored, evicted) = (more(|of| of.stored), more(|of| of.evicted));
             let (saved, spent) = (longer(|of| of.seconds_saved), longer(|of| of.seconds_spent));
+            let complete = now.complete;
             before = now;
             if session.json {
                 session.print_json(&json!({
                     "hits": hits, "misses": misses, "stored": stored, "evicted": evicted,
-                    "seconds_saved": saved, "seconds_spent": spent,
+                    "seconds_saved": saved, "seconds_spent": spent, "complete": complete,
                 }))?;
             } else {
                 let out = session.out();
                 if line == 0 || line % PAGE == 0 && width().is_some() {
+                    if !complete {
+                        writeln!(out, "{DIM}note{DIM:#} {INCOMPLETE}")?;
+                    }
                     let heads = ["HITS", "MISSES", "HIT RATE", "SAVED", "SPENT", "STORED", "EVICTED"];
                     let heads: String = heads.iter().map(|head| format!("{head:>11}")).collect();
                     writeln!(out, "{HEAD}{heads}{HEAD:#}")?;

@@ -482,7 +482,25 @@ impl State {
 
     /// What all processes count, where there is a page.
     pub(crate) fn page_rows(&self) -> Option<&[Row]> {
-        self.page.as_ref().map(|page| &page.shared().rows[..])
+        self.page.as_ref().map(Page::rows)
+    }
+
+    /// The page that a process made since this State was opened to read, when there was none yet.
+    pub(crate) fn later_page(&self) -> Option<Page> {
+        if self.page.is_some() { None } else { Page::open(&self.directory, false) }
+    }
+
+    /// Whether there is no page though there could be: no process has used the directory in this boot, but to read.
+    pub(crate) fn is_unused(&self) -> bool {
+        may_have_page(&self.directory)
+            && self.directory.open_file(&page_name(&self.directory), OFlags::RDONLY).err()
+                == Some(Errno::NOENT)
+    }
+
+    /// What was counted before this boot, in pages that nobody who writes has added up yet; and in the directory that this one
+    /// is a copy of. Their names, and their bytes from the first row on.
+    pub(crate) fn earlier_pages(&self) -> rustix::io::Result<Vec<(CString, Vec<u8>)>> {
+        other_pages(&self.directory, i64::MAX)
     }
 
     /// No call may use this State any more: its directory is gone.
@@ -673,6 +691,11 @@ fn page_name(directory: &Directory) -> CString {
     CString::new(name).expect("no NUL")
 }
 
+/// Whether all processes that use the directory can share a page.
+fn may_have_page(directory: &Directory) -> bool {
+    boot_id() != [0; 16] && directory.is_local()
+}
+
 /// Adds what is counted in the pages of earlier boots to the file of statistics, and removes them. That there are none
 /// stands in this boot's page, so that only the first to open a cache, and who comes after a change, looks.
 fn add_up_earlier_boots(directory: &Directory, page: Option<&Page>) -> Result<(), Unstored> {
@@ -682,9 +705,7 @@ fn add_up_earlier_boots(directory: &Directory, page: Option<&Page>) -> Result<()
     if changed != 0 && changed == without_earlier.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let own = page_name(directory);
-    let earlier = || directory.state_files().into_iter().filter(|name| *name != own);
-    if earlier().next().is_none() {
+    if names_of_other_pages(directory).next().is_none() {
         // A change in the same tick of the clock as the last would not be seen.
         if now().saturating_sub(changed) > TICK {
             without_earlier.store(changed, Ordering::Relaxed);
@@ -698,23 +719,12 @@ fn add_up_earlier_boots(directory: &Directory, page: Option<&Page>) -> Result<()
     }
     let up = Duration::from_secs(rustix::system::sysinfo().uptime as u64);
     let booted = (SystemTime::now() - up).duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut pages = Vec::new();
-    for name in earlier() {
-        let file = directory.open_file(&name, OFlags::RDONLY)?;
-        let mut bytes = vec![0; PAGE_LEN];
-        let n = retry(|| rustix::io::pread(&file, &mut bytes, 0))?;
-        // One that was written to in this boot may still be: by another machine.
-        if n == PAGE_LEN
-            && bytes[..4] == PAGE_LAYOUT.to_le_bytes()
-            && fstat(&file)?.st_mtime < booted.as_secs() as i64
-        {
-            pages.push((name, bytes.split_off(ROWS_AT)));
-        }
-    }
+    // One that was written to in this boot may still be: by another machine.
+    let pages = other_pages(directory, booted.as_secs() as i64)?;
     if pages.is_empty() {
         return Ok(());
     }
-    let text = crate::statistics::fold(&directory.read_whole(STATISTICS_FILE)?, &pages);
+    let text = crate::statistics::add_up(&directory.read_whole(STATISTICS_FILE)?, &pages);
     directory.replace_small(STATISTICS_FILE, &text).map_err(|refused| refused.why)?;
     for (name, _) in pages {
         directory.unlink(&name)?;
@@ -722,8 +732,35 @@ fn add_up_earlier_boots(directory: &Directory, page: Option<&Page>) -> Result<()
     Ok(())
 }
 
+fn names_of_other_pages(directory: &Directory) -> impl Iterator<Item = CString> + use<> {
+    let own = page_name(directory);
+    directory.state_files().into_iter().filter(move |name| *name != own)
+}
+
+/// The pages that processes of this boot do not share here, last modified before this second: those of earlier boots, and of
+/// a directory that this one is a copy of. Their names, and their bytes from the first row on.
+fn other_pages(directory: &Directory, modified_before: i64) -> rustix::io::Result<Vec<(CString, Vec<u8>)>> {
+    let mut pages = Vec::new();
+    for name in names_of_other_pages(directory) {
+        let file = match directory.open_file(&name, OFlags::RDONLY) {
+            // Somebody has just added it up.
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        let mut bytes = vec![0; PAGE_LEN];
+        let n = retry(|| rustix::io::pread(&file, &mut bytes, 0))?;
+        if n == PAGE_LEN
+            && bytes[..4] == PAGE_LAYOUT.to_le_bytes()
+            && fstat(&file)?.st_mtime < modified_before
+        {
+            pages.push((name, bytes.split_off(ROWS_AT)));
+        }
+    }
+    Ok(pages)
+}
+
 /// The state page, mapped.
-struct Page {
+pub(crate) struct Page {
     start: std::ptr::NonNull<Shared>,
     writable: bool,
 }
@@ -760,11 +797,10 @@ const _: () = {
 impl Page {
     /// `None` where it cannot be had: then waiters poll and generations are read from the lock file.
     fn open(directory: &Directory, writable: bool) -> Option<Page> {
-        let name = page_name(directory);
-        if boot_id() == [0; 16] || !directory.is_local() {
+        if !may_have_page(directory) {
             return None;
         }
-        let page = Page::map(directory, &name, writable)?;
+        let page = Page::map(directory, &page_name(directory), writable)?;
         let layout = &page.shared().layout;
         // Stored only once: a store to a page of a file may wait for the disk, also one that changes nothing.
         if writable && layout.load(Ordering::Acquire) == 0 {
@@ -802,6 +838,10 @@ impl Page {
     fn shared(&self) -> &Shared {
         // SAFETY: mapped for as long as `self`, page-aligned, longer than a Shared, and any bytes are one.
         unsafe { self.start.as_ref() }
+    }
+
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.shared().rows
     }
 
     fn wake_word(&self) -> &AtomicU32 {

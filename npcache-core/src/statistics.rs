@@ -1,8 +1,8 @@
 //! What is counted: how calls went, function by function, and what computing again would have taken.
 //!
 //! All processes count in the state page (see [`crate::state`]): a row for each function, found by a hash of its
-//! directory's name, and one for those that find no row free. Pages of earlier boots are added up in
-//! `.npcache/statistics` and removed.
+//! directory's name, and one for those that find no row free. Who opens the cache to write adds pages of earlier boots up in
+//! `.npcache/statistics` and removes them; until then, who asks for statistics looks at each.
 //!
 //! Only hits in memory are too fast for that. A line of memory that all processors count in costs more than such a
 //! hit, and the page is a file's: who stores to it may wait for the disk. Each thread counts them in memory of its own,
@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::digest::cores;
 use crate::error::{Error, Result};
 use crate::fork::epoch;
-use crate::state::{State, lock};
+use crate::state::{Page, State, lock};
 use crate::store::{MAX_DIRECTORY_NAME, STATISTICS_FILE, function_directory, function_name};
 
 /// Rows of the page. The last is that of all functions that find no other.
@@ -113,11 +113,12 @@ impl Statistics {
 
 impl Cache {
     /// How the calls of all functions went. A cache without a directory counts nothing. Reads a page of memory and a small
-    /// file, whatever the number of entries.
+    /// file, and what was counted in earlier boots where no process has opened the cache to write since, whatever the number of
+    /// entries.
     ///
     /// # Errors
     ///
-    /// Where the file with the counts of earlier boots cannot be read.
+    /// Where the files with the counts of earlier boots cannot be read.
     ///
     /// ```
     /// # use npcache_core::Cache;
@@ -164,20 +165,21 @@ impl Cache {
     /// is what all processes counted.
     fn count_up(&self, mut visit: impl FnMut(&str, &Counts)) -> Result<bool> {
         let Some(state) = self.state() else { return Ok(true) };
-        let earlier = state
-            .directory
-            .read_whole(STATISTICS_FILE)
-            .map_err(|e| Error::io("read .npcache/statistics in", state.directory.path(), e))?;
-        let (earlier, _) = parse(&earlier);
+        let failed = |what, e| Error::io(what, state.directory.path(), e);
+        // Before the file: one that is added up and removed just now is named there.
+        let pages = state.earlier_pages().map_err(|e| failed("read .npcache/state-* in", e))?;
+        let file = state.directory.read_whole(STATISTICS_FILE);
+        let (earlier, _) = fold(&file.map_err(|e| failed("read .npcache/statistics in", e))?, &pages);
         earlier.iter().for_each(|(of, counts)| visit(of, counts));
         state.add_all_memory_hits();
-        let shared = state.page_rows();
+        let later = state.later_page();
+        let shared = state.page_rows().or(later.as_ref().map(Page::rows));
         for rows in shared.into_iter().chain(state.counters.own.as_deref()) {
             rows.iter().filter_map(Row::read).for_each(|(of, counts)| visit(&of, &counts));
         }
         // Who only reads counts for itself; until it calls something, that is nothing.
         let own = state.counters.own.as_deref().into_iter().flatten().filter_map(Row::read).count();
-        Ok(shared.is_some() && own == 0)
+        Ok((shared.is_some() || state.is_unused()) && own == 0)
     }
 }
 
@@ -464,16 +466,18 @@ fn parse(text: &[u8]) -> (ByDirectory, Vec<String>) {
     )
 }
 
-/// The text of such a file.
-fn write(functions: &ByDirectory, pages: &[String]) -> String {
+/// The text of such a file, from that of the last one and the pages that are added to it, as [`fold`] takes them.
+pub(crate) fn add_up(text: &[u8], pages: &[(CString, Vec<u8>)]) -> String {
+    let (functions, pages) = fold(text, pages);
     let row = |counts: &Counts| Value::from_iter(NAMES.into_iter().zip(counts.iter().copied()));
     let functions = Value::from_iter(functions.iter().map(|(of, counts)| (of.clone(), row(counts))));
     json!({ "functions": functions, "pages": pages }).to_string()
 }
 
-/// Adds to the text of such a file what is counted in `pages`, by their names: what their bytes from the first row on are.
-/// A page that is counted in it already, since who added it was killed before it was removed, is not added again.
-pub(crate) fn fold(text: &[u8], pages: &[(CString, Vec<u8>)]) -> String {
+/// Adds to what such a file says what is counted in `pages`, by their names: what their bytes from the first row on are; and
+/// the names of these. A page that is counted in it already, since who added it was killed before it was removed, is not added
+/// again.
+fn fold(text: &[u8], pages: &[(CString, Vec<u8>)]) -> (ByDirectory, Vec<String>) {
     let (mut functions, counted) = parse(text);
     let names: Vec<_> = pages.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     for (_, (_, bytes)) in names.iter().zip(pages).filter(|(name, _)| !counted.contains(name)) {
@@ -491,5 +495,5 @@ pub(crate) fn fold(text: &[u8], pages: &[(CString, Vec<u8>)]) -> String {
             }
         }
     }
-    write(&functions, &names)
+    (functions, names)
 }

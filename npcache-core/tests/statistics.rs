@@ -304,3 +304,38 @@ fn who_may_not_write_counts_for_himself() {
     let found = Cache::open(directory.path()).unwrap().statistics().unwrap();
     assert_eq!((found.memory, found.misses, found.unstored, found.complete), (1, 1, 0, true));
 }
+
+#[test]
+fn who_only_reads_counts_earlier_boots_too_and_sees_who_counts_after_it_was_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    (0..3).for_each(|_| drop(call(&cache, "f", b"")));
+    drop(cache);
+    make_page_of_earlier_boot(directory.path(), '1');
+    let reader = Options::new().mode(Mode::ReadOnly).open(directory.path()).unwrap();
+    let counted = || {
+        let found = reader.statistics().unwrap();
+        (main_counts(&found), found.complete)
+    };
+    assert_eq!(counted(), ([2, 0, 0, 1, 1], true));
+    assert_eq!(main_counts(&reader.statistics_of("f").unwrap()), [2, 0, 0, 1, 1]);
+    let writer = Cache::open(directory.path()).unwrap();
+    assert_eq!(counted(), ([2, 0, 0, 1, 1], true), "nothing is counted twice, or lost, when it is added up");
+    call(&writer, "f", b"");
+    assert_eq!(counted(), ([2, 1, 0, 1, 1], true));
+}
+
+#[test]
+fn a_copy_of_a_directory_has_its_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let (original, copy) = (root.path().join("original"), root.path().join("copy"));
+    let cache = Cache::open(&original).unwrap();
+    (0..3).for_each(|_| drop(call(&cache, "f", b"")));
+    drop(cache);
+    assert!(Command::new("cp").arg("-a").args([&original, &copy]).status().unwrap().success());
+    let reader = Options::new().mode(Mode::ReadOnly).open(&copy).unwrap();
+    assert_eq!(main_counts(&reader.statistics().unwrap()), [2, 0, 0, 1, 1]);
+    let cache = Cache::open(&copy).unwrap();
+    call(&cache, "f", b"");
+    assert_eq!(main_counts(&cache.statistics().unwrap()), [2, 1, 0, 1, 1]);
+}

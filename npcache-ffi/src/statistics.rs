@@ -62,7 +62,7 @@ pub struct npcache_statistics {
 /// call of the function that computes, or when the process exits; one that is killed, or ends by `_exit`, loses what was not
 /// seen, unless it calls this before. Does not depend on how many entries there are.
 ///
-/// NPCACHE_ERR_IO: the file with the counts of earlier boots cannot be read.
+/// NPCACHE_ERR_IO: the files with the counts of earlier boots cannot be read.
 ///
 /// # Safety
 ///
