@@ -213,9 +213,10 @@ PROTECTIONS = [
         [
             (
                 "store.rs",
-                "let (tmp, name) = (self.open_parent(TMP)?, temporary_name());",
+                "let (tmp, name) = (self.in_parent(TMP, |_| Ok(()))?.0, temporary_name());",
                 "let tmp = openat(&self.root, TMP, OFlags::PATH, Mode::empty());\n"
-                "            let (tmp, name) = (tmp.or_else(|_| self.open_parent(TMP))?, temporary_name());",
+                "            let made = || self.in_parent(TMP, |_| Ok(())).map(|(tmp, ())| tmp);\n"
+                "            let (tmp, name) = (tmp.or_else(|_| made())?, temporary_name());",
             )
         ],
         "faults/test_failures.py::test_without_unnamed_files_named_ones_are_made_behind_no_link",
