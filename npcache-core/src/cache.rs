@@ -144,6 +144,10 @@ impl Cache {
         self.directory().map(Directory::path)
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
     pub(crate) fn directory(&self) -> Option<&Directory> {
         self.inner.root.as_ref().map(|root| &*root.directory)
     }
@@ -1022,7 +1026,10 @@ impl<'a> Call<'a> {
     ) -> Option<Buffer> {
         let (buffer, below) = self.look_below(state)?;
         let known = &self.function.known;
-        if self.options.promote && self.options.mode == Mode::ReadWrite {
+        let bounds = self.options.bounds.or(state.bounds());
+        // What is too large is not even read, with every hit.
+        let fits = buffer.file().is_some_and(|file| file.len() as u64 <= bounds.max_bytes());
+        if self.options.promote && self.options.mode == Mode::ReadWrite && fits {
             let Some(copy) = Copied::of(&buffer, &self.key) else {
                 let path = buffer.path().unwrap_or(below.0.directory.path());
                 say_bad(path, entry::DAMAGED, "computed again");
@@ -1032,7 +1039,6 @@ impl<'a> Call<'a> {
             self.is_below.set(true);
             let full = state.full_generation(known.slot);
             let name = &path.as_c_str()[self.below_root()..];
-            let bounds = self.options.bounds.or(state.bounds());
             let replace = matches!(found, Found::Old | Found::Bad);
             if generation.agrees(&full)
                 && copy.publish(state, name, replace, known.slot, full, &bounds).is_ok()

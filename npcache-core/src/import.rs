@@ -15,6 +15,7 @@ use crate::entry::{self, Array, Encoded};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::list::{Entry, Metadata, Recorded};
+use crate::options::Mode;
 use crate::publish::Publication;
 use crate::state::{Generation, Slot, State};
 use crate::store::{Made, Published, Refused, entry_path, function_directory};
@@ -28,7 +29,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::Dtype`] where the bytes are no whole entry; [`Error::Directory`] where it cannot be stored here.
+    /// [`Error::Dtype`] where the bytes are no whole entry; [`Error::Directory`] where it cannot be stored here;
+    /// [`Error::Argument`] where the cache has no directory, or was opened with mode `readonly`.
     ///
     /// ```
     /// # let (here, there) = (tempfile::tempdir()?, tempfile::tempdir()?);
@@ -59,6 +61,9 @@ impl Cache {
         let Some(state) = self.state() else {
             return Err(Error::Argument("a cache without a directory takes no entries in".to_owned()));
         };
+        if self.options().mode == Mode::ReadOnly {
+            return Err(Error::Argument("a cache opened with mode=readonly takes no entries in".to_owned()));
+        }
         let function = function_directory(&metadata.name);
         let find = || self.entries(Some(&metadata.name), &key.to_string()).find_map(|entry| entry.ok());
         let there = find();
@@ -76,7 +81,8 @@ impl Cache {
             made: Made { at: parsed.origin.mtime, took: parsed.took },
         };
         let path = entry_path(&function, &key);
-        let published = copy.publish(state, &path, there.is_some(), slot, generation, &state.bounds());
+        let bounds = self.options().bounds.or(state.bounds());
+        let published = copy.publish(state, &path, there.is_some(), slot, generation, &bounds);
         let failed =
             |why: &str| Error::Directory { path: state.directory.path().to_owned(), reason: why.to_owned() };
         let published = published.map_err(|why| failed(&format!("cannot store the entry: {why}")))?;
@@ -146,6 +152,7 @@ mod tests {
     use super::*;
     use crate::args::Args;
     use crate::buffer::Origin;
+    use crate::options::Options;
 
     #[test]
     fn only_whole_entries_of_the_call_they_describe_are_taken_in() {
@@ -186,10 +193,24 @@ mod tests {
         assert_eq!((found.origin(), found.view::<f64>(0).unwrap().sum()), (Origin::Disk, 70_000.0));
         assert_eq!(found.compute_seconds(), result.compute_seconds());
 
+        let reading = Options::new().mode(Mode::ReadOnly).open(here.path()).unwrap();
+        assert!(reading.import(&whole).unwrap_err().to_string().contains("readonly"));
+
         // One that is here but damaged is replaced.
         let path = entry.path();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &whole[..100]).unwrap();
         assert!(cache.import(&whole).unwrap().1 && entry.verify().is_ok());
+    }
+    #[test]
+    fn a_handles_own_bounds_hold_for_what_it_takes_in() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let source = Cache::open(there.path()).unwrap();
+        let cache = Options::new().max_entries(10).open(here.path()).unwrap();
+        for n in 0..30 {
+            let result = source.call("f", "1", [n], |out| out.write(&Array1::from_elem(4, n))).unwrap();
+            assert!(cache.import(&std::fs::read(result.path().unwrap()).unwrap()).unwrap().1);
+        }
+        assert!((8..=10).contains(&cache.entries(None, "").count()));
     }
 }

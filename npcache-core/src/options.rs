@@ -259,7 +259,7 @@ impl Options {
     }
 
     /// `promote=no|yes`: whether what is found in the cache below is copied to this one, in place of what is damaged or over age
-    /// here.
+    /// here. Not what is larger than `max_bytes`.
     pub fn promote(mut self, promote: bool) -> Options {
         self.promote = promote;
         self

@@ -217,3 +217,23 @@ fn an_entry_of_ones_own_that_is_over_age_is_replaced_by_a_younger_copy() {
     assert_eq!(call(&cache, b"", 6).view::<f64>(0).unwrap().sum(), 5.0);
     assert_eq!(cache.statistics().unwrap().corrupt, 0);
 }
+
+/// Bytes that this thread has written so far.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_has_no_room_is_served_from_below_and_not_written_with_every_hit() {
+    let (site, own) = site();
+    let options = above(&site, &own).promote(true).memory_bytes(0);
+    let cache = options.max_bytes(LARGE as u64).open(own.path()).unwrap();
+    for (args, len, promoted) in [(&b"large"[..], LARGE, false), (b"small", 4, true)] {
+        let before = written();
+        let found = call(&cache, args, len);
+        assert_eq!((found.origin(), found.view::<f64>(0).unwrap().len()), (Origin::Disk, len));
+        assert_eq!(found.path().unwrap().starts_with(cache.path().unwrap()), promoted);
+        assert_eq!(written() > before, promoted, "{} bytes", written() - before);
+    }
+}
