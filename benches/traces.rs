@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 #[path = "../npcache-core/src/policy.rs"]
 mod policy;
 
-use policy::{Candidates, Policy, RECENCY, Seen, WINDOW, seconds_of, stamp};
+use policy::{Candidates, Policy, RECENCY, Seen, WINDOW, last_used, seconds_of, stamp};
 
 /// One call: when, of what, and what its result takes and costs.
 #[derive(Clone, Copy)]
@@ -113,10 +113,10 @@ fn sampled(calls: &[Call], capacity: u64, policy: Policy) -> f64 {
         let seen = |entry: &Entry| Seen {
             size: entry.bytes,
             seconds: seconds_of(entry.modified).expect("stamped"),
-            used: entry.accessed.max(entry.modified),
+            used: last_used(entry.accessed, entry.modified, call.time),
         };
         while used + call.bytes > capacity {
-            let Some((object, known)) = candidates.next_to_go() else {
+            let Some((object, known)) = candidates.next_to_go(policy, call.time) else {
                 let count = WINDOW.min(entries.len());
                 let window = (0..count).map(|i| &entries[(hand + i) % entries.len()]);
                 let window: Vec<_> = window.map(|entry| (entry.object, seen(entry))).collect();

@@ -407,8 +407,8 @@ typedef void (*npcache_log_fn)(void *user_data, int32_t level, const char *messa
 #define NPCACHE_UNSTORED_CHEAP 10
 
 /**
- * Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, or policy=none lets nothing
- * go for it.
+ * Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, policy=none lets nothing go
+ * for it, or too little could be removed in the time that there is for that.
  */
 #define NPCACHE_UNSTORED_TOO_LARGE 11
 

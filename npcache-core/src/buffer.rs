@@ -185,7 +185,7 @@ impl Buffer {
     pub(crate) fn is_to_be_marked(&self, now: i64) -> bool {
         let marked = &self.contents().marked;
         let last = marked.load(Ordering::Relaxed);
-        now.saturating_sub(last) >= RECENCY
+        now.abs_diff(last) >= RECENCY as u64
             && marked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 

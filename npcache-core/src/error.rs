@@ -138,8 +138,8 @@ pub enum Unstored {
     /// It took less than the option `min_compute_ms`: it is kept in memory only.
     #[error("too cheap to be worth it")]
     Cheap,
-    /// It does not fit within the cache's bounds: it is larger than `max_bytes` by itself, or nothing goes to make room
-    /// for it (`policy=none`).
+    /// It does not fit within the cache's bounds: it is larger than `max_bytes` by itself, nothing goes to make room for it
+    /// (`policy=none`), or too little could be removed in the time that there is for that.
     #[error("no room within the cache's bounds")]
     TooLarge,
     /// The call was a hit that was audited, and the stored result is another than was computed.

@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use crate::bounds::Bounds;
 use crate::error::Unstored;
 use crate::key::Key;
-use crate::policy::{Candidates, Policy, Seen, WINDOW, seconds_of};
+use crate::policy::{Candidates, Policy, Seen, WINDOW, last_used, seconds_of};
 use crate::state::{State, lock};
 use crate::statistics::Count;
 use crate::store::{Directory, Shard, coarse_now, nanoseconds, now};
@@ -53,6 +53,10 @@ const RESERVE_WITHIN: i64 = 1_000_000;
 /// After this, in nanoseconds, it ends looking at entries, which is as slow as the disk where what the system knows of them
 /// is not in memory: the next one goes on.
 const LOOK_WITHIN: i64 = 25_000_000;
+
+/// And so much later for each of its own blocks, which is as long as a slow disk takes to write one: for what is large, many
+/// have to go.
+const LOOK_WITHIN_A_BLOCK: i64 = 250_000;
 
 /// Over a bound by more than this part of it, a result is not stored unless more than it takes was removed for it.
 const SLACK: u64 = 20;
@@ -243,23 +247,48 @@ pub(crate) fn reserve<'s>(
         tally.remove(bucket, len);
     }
     let reserved = Reserved { state, bounds, key: *key, len, replaces, used: false };
-    if bounds.bound_anything() {
-        let walker = match state.walker.try_lock() {
-            Ok(walker) => Some(walker),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            // Another thread is making room; this one has to see to it only where there is too little.
-            Err(TryLockError::WouldBlock) => is_over(tally.total(), bounds, 0).then(|| lock(&state.walker)),
-        };
-        if let Some(walker) = walker {
-            make_room(
-                walker,
-                state,
-                bounds,
-                Pending { key: *key, bytes: room(len), inode, takes_place: replaces.is_some() },
-            )?;
+    // Where another thread is making room, this one has to see to it only if there is too little.
+    let is_short = || is_over(tally.total(), bounds, 0);
+    if bounds.bound_anything()
+        && let Some(mut walker) = try_lock(state).or_else(|| is_short().then(|| lock(&state.walker)))
+    {
+        walker.publications += 1;
+        let pending = Pending { key: *key, bytes: room(len), inode, takes_place: replaces.is_some() };
+        let (gone, (bytes, entries)) = make_room(&mut walker, state, bounds, Some(&pending), room(len), 0);
+        let slack = if bounds.policy() == Policy::None { 0 } else { SLACK };
+        let is_far_over =
+            |all: u64, bound: u64| all > bound.saturating_add(bound.checked_div(slack).unwrap_or(0));
+        if is_far_over(bytes, bounds.max_bytes()) && gone.bytes < room(len)
+            || is_far_over(entries, bounds.max_entries()) && gone.entries == 0
+        {
+            return Err(Unstored::TooLarge);
         }
     }
     Ok(reserved)
+}
+
+/// Removes entries until the file system has as much free as is to stay free, and `len` bytes besides, which are about to be
+/// written.
+pub(crate) fn keep_free(state: &State, bounds: &Bounds, len: u64) -> Result<(), Unstored> {
+    // Where another thread is making room, that is all there is to be had.
+    if bounds.min_free_bytes() > 0
+        && let Some(mut walker) = try_lock(state)
+    {
+        let lacking = walker.lacking(&state.directory, bounds, room(len));
+        if lacking > 0 && make_room(&mut walker, state, bounds, None, room(len), lacking).0.bytes < lacking {
+            return Err(Unstored::DiskFull);
+        }
+    }
+    Ok(())
+}
+
+/// `None` where another thread has it.
+fn try_lock(state: &State) -> Option<MutexGuard<'_, Walker>> {
+    match state.walker.try_lock() {
+        Ok(walker) => Some(walker),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Whether so many bytes and entries are more than the bounds less `1/reserve` of each allow; all of it for 0.
@@ -268,24 +297,28 @@ fn is_over((bytes, entries): (u64, u64), bounds: &Bounds, reserve: u64) -> bool 
     bytes > below(bounds.max_bytes()) || entries > below(bounds.max_entries())
 }
 
+/// Removes what is too much, and `lacking` bytes at least, as far as there is time for that beside writing `bytes`. What is
+/// gone, and what is counted then.
 fn make_room(
-    mut walker: MutexGuard<'_, Walker>,
+    walker: &mut Walker,
     state: &State,
     bounds: &Bounds,
-    pending: Pending,
-) -> Result<(), Unstored> {
-    let (tally, bytes) = (state.tally(), pending.bytes);
-    let lacking = walker.lacking(&state.directory, bounds, bytes);
-    let may_evict = bounds.policy() != Policy::None;
-    walker.publications += 1;
-    let walk_on = walker.publications >= WALK_EVERY || !state.counts_for_all() || !walker.knows_all;
-    let began = now();
-    let until = began.saturating_add(LOOK_WITHIN);
-    let mut look = Look { state, bounds, now: began, until, pending: Some(&pending), everywhere: walk_on };
+    pending: Option<&Pending>,
+    bytes: u64,
+    lacking: u64,
+) -> (Pruned, (u64, u64)) {
+    let (tally, blocks) = (state.tally(), bytes / BLOCK);
     let mut all = tally.total();
+    let may_evict = bounds.policy() != Policy::None;
+    let walk_on = walker.publications >= WALK_EVERY || !state.counts_for_all() || !walker.knows_all;
+    // What is over age goes under any policy.
+    let everywhere = walk_on || !may_evict && bounds.max_age() != i64::MAX && is_over(all, bounds, 0);
+    let began = now();
+    let until = began.saturating_add(LOOK_WITHIN + blocks as i64 * LOOK_WITHIN_A_BLOCK);
+    let mut look = Look { state, bounds, now: began, until, pending, everywhere };
     let mut gone = Pruned::default();
     let mut fruitless = 0;
-    let at_most = MAX_VICTIMS + bytes / BLOCK;
+    let at_most = MAX_VICTIMS + blocks;
     while fruitless < MAX_FRUITLESS && gone.entries < at_most {
         let is_short = may_evict && (is_over(all, bounds, 0) || gone.bytes < lacking);
         if !(look.everywhere || is_short) {
@@ -306,12 +339,7 @@ fn make_room(
         gone.add(more);
         all = tally.total();
     }
-    if gone.bytes < lacking {
-        return Err(Unstored::DiskFull);
-    }
-    let slack = |bound: u64| if may_evict { bound.saturating_add(bound / SLACK) } else { bound };
-    let is_far_over = all.0 > slack(bounds.max_bytes()) || all.1 > slack(bounds.max_entries());
-    if is_far_over && gone.bytes < bytes { Err(Unstored::TooLarge) } else { Ok(()) }
+    (gone, all)
 }
 
 /// Removes what is over age or over a bound, of the whole directory, however long that takes.
@@ -325,7 +353,8 @@ pub(crate) fn prune(state: &State, bounds: &Bounds) -> Pruned {
     while walker.finished < round {
         gone.add(walker.evict(&look, |_| false));
     }
-    let mut lacking = walker.lacking(&state.directory, bounds, u64::MAX);
+    walker.space = None;
+    let mut lacking = walker.lacking(&state.directory, bounds, 0);
     let is_over = || is_over(state.tally().total(), bounds, 0);
     let mut last = None;
     // And more for as long as they are good for something.
@@ -370,8 +399,9 @@ pub(crate) struct Walker {
     /// Of buckets with changes under way: the fewest there were since, and since when.
     under_way: HashMap<u8, (u32, i64)>,
     candidates: Candidates<Name>,
-    /// When the file system was asked for its free space, and how much this process may use before it asks again.
-    space: Option<(Instant, u64)>,
+    /// When the file system was asked for its free space, for which bound, and how much this process may use before it asks
+    /// again.
+    space: Option<(Instant, u64, u64)>,
 }
 
 /// What a look at some entries is for.
@@ -514,14 +544,14 @@ impl Walker {
             self.candidates.add_window(window, bounds.policy(), look.now);
         }
         while more(gone)
-            && let Some((name, known)) = self.candidates.next_to_go()
+            && let Some((name, known)) = self.candidates.next_to_go(bounds.policy(), look.now)
         {
             if look.replaces(&name.key) {
                 continue;
             }
             let mut seen = known;
             gone.add(self.remove(look.state, &name, |stat| {
-                seen.used = used(stat);
+                seen.used = used(stat, look.now);
                 seen.used <= known.used
             }));
             if seen.used > known.used {
@@ -605,27 +635,29 @@ impl Walker {
         }
     }
 
-    /// By how much the file system has less free than is to stay free; `bytes` are about to be used.
+    /// By how much the file system has less free than is to stay free, once `bytes` are used besides.
     fn lacking(&mut self, directory: &Directory, bounds: &Bounds, bytes: u64) -> u64 {
-        if bounds.min_free_bytes() == 0 {
+        let min_free = bounds.min_free_bytes();
+        if min_free == 0 {
             return 0;
         }
-        if let Some((asked, left)) = &mut self.space
+        if let Some((asked, bound, left)) = &mut self.space
             && asked.elapsed() < SPACE_KNOWN_FOR
+            && *bound == min_free
             && *left > bytes
         {
             *left -= bytes;
             return 0;
         }
         let Some(free) = directory.free_space() else { return 0 };
-        self.space = Some((Instant::now(), free.saturating_sub(bounds.min_free_bytes()) / 8));
-        bounds.min_free_bytes().saturating_sub(free)
+        self.space = Some((Instant::now(), min_free, free.saturating_sub(min_free) / 8));
+        min_free.saturating_add(bytes).saturating_sub(free)
     }
 }
 
-/// When an entry was used last, in nanoseconds since 1970.
-fn used(stat: &Statx) -> i64 {
-    nanoseconds(stat.stx_atime).max(nanoseconds(stat.stx_mtime))
+/// When an entry was used last, by what the system says of its file.
+fn used(stat: &Statx, now: i64) -> i64 {
+    last_used(nanoseconds(stat.stx_atime), nanoseconds(stat.stx_mtime), now)
 }
 
 impl Walk {
@@ -702,7 +734,7 @@ impl Walk {
             }
             // A time that is no stamp was set by whoever copied the file.
             let seconds = seconds_of(created).or_else(|| listing.shard.seconds(&key, len)).unwrap_or(0.0);
-            let seen = Seen { size: size(len, look.bounds), seconds, used: used(&stat) };
+            let seen = Seen { size: size(len, look.bounds), seconds, used: used(&stat, look.now) };
             let name = Name { function: listing.function.clone(), key };
             entries.push(Found { name, created, seen });
         }
@@ -717,7 +749,8 @@ impl Walk {
         let removals = bucket.changes.load(Ordering::Acquire).wrapping_sub(self.changes.1) & REMOVALS;
         let uncertain = self.changes.0 + (removals.wrapping_sub(self.removals) & REMOVALS);
         let (bytes, entries) = (self.found.0 - self.counted.0, self.found.1 - self.counted.1);
-        if self.whole {
+        // Where something could not be read, what was found is there all the same.
+        if self.whole || entries > 0 {
             let certain = entries.signum() * entries.unsigned_abs().saturating_sub(uncertain) as i32;
             // And the same part of the bytes.
             let bytes = match uncertain {

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::evict::{room, size};
 use crate::key::{Identity, Key};
 use crate::map::{Memory, statx_of};
-use crate::policy::{Seen, seconds_of};
+use crate::policy::{Seen, last_used, seconds_of};
 use crate::state::State;
 use crate::store::{Directory, entry_name, entry_path, function_directory, function_name, retry};
 
@@ -268,9 +268,9 @@ impl Entry {
             Some(seconds) => seconds,
             None => self.metadata()?.compute_seconds,
         };
-        let seen =
-            Seen { size: size(self.bytes, &bounds), seconds, used: nanoseconds(self.used).max(created) };
-        Ok(bounds.policy().worth(&seen, nanoseconds(SystemTime::now())))
+        let now = nanoseconds(SystemTime::now());
+        let used = last_used(nanoseconds(self.used), created, now);
+        Ok(bounds.policy().worth(&Seen { size: size(self.bytes, &bounds), seconds, used }, now))
     }
 
     fn open(&self) -> Result<(Memory, Parsed)> {

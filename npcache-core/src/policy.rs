@@ -32,6 +32,9 @@ pub const REMEMBERED: usize = 256;
 /// So many of the last that were made are not among them: a computation may ask for what it made just now, once more.
 pub const FRESH: usize = 8;
 
+/// What is noted of their worth is taken for right for so many nanoseconds, in which none changes by more than 6 %.
+const RANKED_FOR: i64 = RECENCY / 16;
+
 /// An entry is marked as used at most once in so many nanoseconds; within them, nothing is known of its age.
 pub const RECENCY: i64 = 3600 * 1_000_000_000;
 
@@ -58,11 +61,19 @@ impl Policy {
                 let idle = now.saturating_sub(entry.used).max(0);
                 // What took no time that was noted took less than the unit of the notes.
                 let seconds = entry.seconds.max(SHORTEST);
-                seconds / (entry.size.max(1) as f64 * (idle + RECENCY) as f64)
+                seconds / (entry.size.max(1) as f64 * (idle as f64 + RECENCY as f64))
             }
             Policy::Lru | Policy::None => entry.used as f64,
         }
     }
+}
+
+/// When an entry was last used, of the times at which its file was accessed and made, all in nanoseconds since 1970. One that
+/// is yet to come was noted by a clock that was wrong: such entries go before all others, in their order.
+pub fn last_used(accessed: i64, modified: i64, now: i64) -> i64 {
+    let known =
+        |time: i64| if time > now.saturating_add(RECENCY) { time.saturating_sub(i64::MAX) } else { time };
+    known(accessed).max(known(modified))
 }
 
 /// What goes next: of the entries that were looked at, or made here, those least worth keeping.
@@ -70,9 +81,10 @@ impl Policy {
 /// A window alone may have few that should go, or too many. Remembered from one to the next, those that go are chosen from
 /// several times as many, for the same looks. What was made here needs no look at all, and is most of what comes.
 pub struct Candidates<T> {
-    /// By what was to be said for keeping each when it came here: the first to go is the last, and what is added mostly
-    /// belongs at the other end.
+    /// By what is to be said for keeping each: the first to go is the last, and what is added mostly belongs at the other end.
     sorted: VecDeque<Candidate<T>>,
+    /// When that was said.
+    ranked: i64,
     /// The last that were made, the newest at the back.
     fresh: VecDeque<(T, Seen)>,
     /// How many may go before others are to be looked at.
@@ -88,7 +100,7 @@ struct Candidate<T> {
 impl<T> Candidates<T> {
     /// None.
     pub fn new() -> Candidates<T> {
-        Candidates { sorted: VecDeque::new(), fresh: VecDeque::new(), due: 0 }
+        Candidates { sorted: VecDeque::new(), ranked: 0, fresh: VecDeque::new(), due: 0 }
     }
 
     /// Whether one in [`ONE_IN`] of those that were looked at last has gone.
@@ -107,12 +119,17 @@ impl<T> Candidates<T> {
         let before = self.sorted.len();
         self.sorted.extend(window.into_iter().map(|(id, seen)| Candidate { worth: 0.0, id, seen }));
         self.due = (self.sorted.len() - before).div_ceil(ONE_IN);
+        self.rank(policy, now);
+        self.sorted.drain(..self.sorted.len().saturating_sub(REMEMBERED));
+    }
+
+    fn rank(&mut self, policy: Policy, now: i64) {
         for candidate in &mut self.sorted {
             candidate.worth = policy.worth(&candidate.seen, now);
         }
         // Stable, since that is quick where most are in order already.
         self.sorted.make_contiguous().sort_by(|a, b| b.worth.total_cmp(&a.worth));
-        self.sorted.drain(..self.sorted.len().saturating_sub(REMEMBERED));
+        self.ranked = now;
     }
 
     /// Adds an entry that was made just now.
@@ -139,9 +156,13 @@ impl<T> Candidates<T> {
     }
 
     /// Takes the next to go, with what was known of it; `None` where others are to be looked at first.
-    pub fn next_to_go(&mut self) -> Option<(T, Seen)> {
+    pub fn next_to_go(&mut self, policy: Policy, now: i64) -> Option<(T, Seen)> {
         if self.are_used_up() {
             return None;
+        }
+        // Also where a clock was set back.
+        if now.abs_diff(self.ranked) > RANKED_FOR as u64 {
+            self.rank(policy, now);
         }
         self.due -= 1;
         self.sorted.pop_back().map(|candidate| (candidate.id, candidate.seen))
@@ -232,7 +253,7 @@ mod tests {
     }
 
     fn take(candidates: &mut Candidates<i64>) -> Vec<i64> {
-        std::iter::from_fn(|| candidates.next_to_go()).map(|(idle, _)| idle).collect()
+        std::iter::from_fn(|| candidates.next_to_go(Policy::Lru, NOW)).map(|(idle, _)| idle).collect()
     }
 
     #[test]
@@ -260,13 +281,41 @@ mod tests {
             let (id, seen) = worst(id);
             candidates.add_made(id, seen, Policy::Lru, NOW);
         }
-        assert_eq!(candidates.next_to_go().map(|(id, _)| id), Some(999 + 2 * REMEMBERED as i64));
+        assert_eq!(
+            candidates.next_to_go(Policy::Lru, NOW).map(|(id, _)| id),
+            Some(999 + 2 * REMEMBERED as i64)
+        );
         let (id, seen) = worst(-1);
         candidates.add_made(id, seen, Policy::Lru, NOW);
-        assert_eq!(candidates.next_to_go(), Some(worst(0)));
+        assert_eq!(candidates.next_to_go(Policy::Lru, NOW), Some(worst(0)));
         // One that was used meanwhile comes after the others.
         candidates.add(-2, Seen { used: NOW, ..seen }, Policy::Lru, NOW);
         assert!(!take(&mut candidates).contains(&-2));
+    }
+
+    #[test]
+    fn what_a_wrong_clock_noted_goes_first() {
+        let (hour, ahead) = (NOW - RECENCY, NOW + 3 * RECENCY);
+        assert_eq!(last_used(hour, hour - 1, NOW), hour);
+        // Clocks of two machines differ a little.
+        assert_eq!(last_used(NOW + RECENCY, hour, NOW), NOW + RECENCY);
+        assert_eq!((last_used(ahead, hour, NOW), last_used(hour, ahead, NOW)), (hour, hour));
+        for policy in [Policy::Cost, Policy::Lru] {
+            let worth = |time: i64| {
+                policy.worth(&Seen { size: 1, seconds: 1.0, used: last_used(time, time, NOW) }, NOW)
+            };
+            assert!(worth(ahead) <= worth(ahead + RECENCY) && worth(i64::MAX) < worth(RECENCY));
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_long_ago_is_ranked_anew_among_what_was_used_since() {
+        let mut candidates = Candidates::new();
+        let unused = Seen { size: 1, seconds: 1.0, used: NOW };
+        candidates.add_window((0..4).map(|id| (id, unused)), Policy::Cost, NOW);
+        let later = NOW + 20 * RECENCY;
+        candidates.add(-1, Seen { seconds: 0.9, used: later, ..unused }, Policy::Cost, later);
+        assert_ne!(candidates.next_to_go(Policy::Cost, later).unwrap().0, -1);
     }
 
     #[test]

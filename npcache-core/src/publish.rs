@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::bounds::Bounds;
 use crate::entry::{Encoded, Origin};
-use crate::evict::reserve;
+use crate::evict::{keep_free, reserve};
 use crate::key::Key;
 use crate::state::{Generation, Slot, State};
 use crate::store::{Made, Published, Refused, below_size_limit, write_all};
@@ -34,6 +34,7 @@ pub(crate) struct Publication<'a> {
 impl Publication<'_> {
     /// Publishes it, unless a clear came since its generation, or there is no room for it and none can be made.
     pub(crate) fn publish(self, state: &Arc<State>, encoded: &Encoded<'_>) -> Result<Published, Refused> {
+        keep_free(state, self.bounds, encoded.len())?;
         let _change = state.tally().change(self.key.as_bytes()[0], self.replace);
         let (len, inode, mut reserved) = (Cell::new(0), Cell::new(0), None);
         let took = self.made.took;

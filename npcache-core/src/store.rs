@@ -527,40 +527,47 @@ impl Directory {
             Some(function) => vec![function.to_owned()],
             None => self.functions().map_err(failed)?,
         };
+        // What cannot be removed keeps nothing else.
+        let mut outcome = Ok(());
         for name in functions {
-            let function = match self.open_directory(&self.root, &name) {
-                Ok(function) => function,
-                // A file of the user's, a link, or gone.
+            outcome = self.sweep_function(&name, &mut gone).and(outcome);
+        }
+        outcome.map_err(failed)
+    }
+
+    fn sweep_function(
+        &self,
+        name: &CStr,
+        gone: &mut Option<&mut dyn FnMut(u8, u64)>,
+    ) -> rustix::io::Result<()> {
+        let function = match self.open_directory(&self.root, name) {
+            // A file of the user's, a link, or gone.
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        let mut ours = false;
+        for shard_name in list(&function)?.iter().filter(|name| is_hex(name.to_bytes(), 2)) {
+            let shard = match self.open_directory(&function, shard_name) {
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
-                Err(e) => return Err(failed(e)),
+                other => other?,
             };
-            let mut ours = false;
-            let shards = list(&function).map_err(failed)?;
-            for shard_name in shards.iter().filter(|name| is_hex(name.to_bytes(), 2)) {
-                let shard = match self.open_directory(&function, shard_name) {
-                    Ok(shard) => shard,
-                    Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
-                    Err(e) => return Err(failed(e)),
-                };
-                let names = list(&shard).map_err(failed)?;
-                for entry in names.iter().filter(|name| key_of(name).is_some()) {
-                    let len = gone.as_ref().and_then(|_| length_of(&shard, entry));
-                    match unlinkat(&shard, entry.as_c_str(), AtFlags::empty()) {
-                        Ok(()) => {
-                            if let (Some(gone), Some(len)) = (&mut gone, len) {
-                                gone(hex_byte(shard_name), len);
-                            }
+            for entry in list(&shard)?.iter().filter(|name| key_of(name).is_some()) {
+                let len = gone.as_ref().and_then(|_| length_of(&shard, entry));
+                match unlinkat(&shard, entry.as_c_str(), AtFlags::empty()) {
+                    Ok(()) => {
+                        if let (Some(gone), Some(len)) = (&mut *gone, len) {
+                            gone(hex_byte(shard_name), len);
                         }
-                        Err(Errno::NOENT | Errno::ISDIR) => {}
-                        Err(e) => return Err(failed(e)),
                     }
+                    Err(Errno::NOENT | Errno::ISDIR) => {}
+                    Err(e) => return Err(e),
                 }
-                ours |= unlinkat(&function, shard_name.as_c_str(), AtFlags::REMOVEDIR).is_ok();
             }
-            // An empty directory that held no shard may be the user's.
-            if ours {
-                let _ = unlinkat(&self.root, &*name, AtFlags::REMOVEDIR);
-            }
+            ours |= unlinkat(&function, shard_name.as_c_str(), AtFlags::REMOVEDIR).is_ok();
+        }
+        // An empty directory that held no shard may be the user's.
+        if ours {
+            let _ = unlinkat(&self.root, name, AtFlags::REMOVEDIR);
         }
         Ok(())
     }
@@ -596,7 +603,12 @@ impl Directory {
         let root = self.open_directory(&self.root, c".")?;
         let mut names = list(&root)?;
         names.sort();
-        names.retain(|name| !name.to_bytes().starts_with(b".") && **name != *CACHEDIR_TAG);
+        // As `function_directory` makes them. `lost+found` is none, which nobody else can read.
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.%".contains(byte);
+        names.retain(|name| {
+            let bytes = name.to_bytes();
+            bytes.iter().all(plain) && bytes[0] != b'.' && **name != *CACHEDIR_TAG
+        });
         Ok(names)
     }
 
@@ -826,10 +838,11 @@ fn length_of(directory: impl AsFd, name: &CStr) -> Option<u64> {
     (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat.stx_size)
 }
 
-/// Marks an open entry as used now, if that was last done longer ago than [`RECENCY`]. Who does not own it cannot.
+/// Marks an open entry as used now, if that was last done longer ago than [`RECENCY`], or as much later by a clock that was
+/// wrong. Who does not own it cannot.
 pub(crate) fn mark_used(file: &OwnedFd, now: i64) {
     let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::ATIME);
-    if stat.is_ok_and(|stat| now.saturating_sub(nanoseconds(stat.stx_atime)) >= RECENCY) {
+    if stat.is_ok_and(|stat| now.abs_diff(nanoseconds(stat.stx_atime)) >= RECENCY as u64) {
         let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let _ = futimens(file, &Timestamps { last_access: timespec(now), last_modification });
     }

@@ -393,3 +393,65 @@ fn so_much_of_the_disk_stays_free_or_nothing_is_stored() {
     let some = options().min_free_bytes(4096).open(directory.path()).unwrap();
     assert_eq!(call(&some, "g", 0, 10).stored(), Ok(()));
 }
+
+#[test]
+fn a_handle_that_wants_more_free_is_not_answered_with_what_another_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let lax = options().min_free_bytes(1).open(directory.path()).unwrap();
+    let strict = options().min_free_bytes(1 << 59).open(directory.path()).unwrap();
+    for n in 0..20 {
+        assert_eq!(call(&lax, "lax", n, 10).stored(), Ok(()));
+        assert_eq!(call(&strict, "strict", n, 10).stored(), Err(Unstored::DiskFull));
+    }
+}
+
+#[test]
+fn what_is_large_takes_the_place_of_all_the_small_ones_that_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = options().max_bytes(32 << 20).open(directory.path()).unwrap();
+    for n in 0..7800 {
+        call(&cache, "small", n, 10);
+    }
+    assert_eq!(call(&cache, "large", 0, 2 << 20).stored(), Ok(()));
+    assert!(usage(directory.path()).0 <= 32 << 20);
+}
+
+#[test]
+fn what_was_used_while_the_clock_was_ahead_goes_first() {
+    for policy in [Policy::Cost, Policy::Lru] {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = options().max_entries(50).policy(policy).open(directory.path()).unwrap();
+        let ahead = SystemTime::now() + Duration::from_secs(3 * 3600);
+        for n in 0..50 {
+            let path = call(&cache, "ahead", n, 10).path().unwrap().to_owned();
+            let times = FileTimes::new().set_accessed(ahead).set_modified(ahead);
+            File::open(path).unwrap().set_times(times).unwrap();
+        }
+        // A process that has not seen them being made.
+        drop(cache);
+        let cache = options().max_entries(50).policy(policy).open(directory.path()).unwrap();
+        // One is used now, and counts from then.
+        assert_eq!(call(&cache, "ahead", 0, 10).origin(), Origin::Disk);
+        for n in 0..300 {
+            call(&cache, "now", n, 10);
+        }
+        let paths = entries(directory.path());
+        let left = paths.iter().filter(|path| path.to_str().unwrap().contains("/ahead/")).count();
+        assert!(left <= 5, "{policy:?}: {left} of 50 are left");
+    }
+}
+
+#[test]
+fn with_policy_none_what_is_over_age_makes_room_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let bounded = || options().max_entries(500).policy(Policy::None).max_age(Duration::from_secs(3600));
+    let cache = bounded().open(directory.path()).unwrap();
+    for n in 0..500 {
+        let path = call(&cache, "old", n, 10).path().unwrap().to_owned();
+        let times = FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(7200));
+        File::open(path).unwrap().set_times(times).unwrap();
+    }
+    for n in 0..400 {
+        assert_eq!(call(&cache, "new", n, 10).stored(), Ok(()), "{n}");
+    }
+}

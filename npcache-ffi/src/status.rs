@@ -29,8 +29,8 @@ pub const NPCACHE_UNSTORED_FORKED: npcache_status = 8;
 pub const NPCACHE_UNSTORED_IO: npcache_status = 9;
 /// Not stored, but kept in memory: computing it took less than the option min_compute_ms.
 pub const NPCACHE_UNSTORED_CHEAP: npcache_status = 10;
-/// Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, or policy=none lets nothing
-/// go for it.
+/// Not stored: it does not fit within the cache's bounds. It is larger than max_bytes by itself, policy=none lets nothing go
+/// for it, or too little could be removed in the time that there is for that.
 pub const NPCACHE_UNSTORED_TOO_LARGE: npcache_status = 11;
 /// Not stored: the call was a hit, and by the option audit computed again; the stored result is another.
 pub const NPCACHE_UNSTORED_DIFFERS: npcache_status = 12;

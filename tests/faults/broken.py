@@ -261,7 +261,7 @@ PROTECTIONS = [
         [
             (
                 "evict.rs",
-                "        if self.whole {\n            let certain",
+                "        if self.whole || entries > 0 {\n            let certain",
                 "        if false {\n            let certain",
             )
         ],
@@ -304,6 +304,16 @@ PROTECTIONS = [
         "another reading of bounds",
         [("bounds.rs", "return Err(e),\n            other => other.unwrap", "return Ok(bounds),\n            other => other.unwrap")],
         "faults/test_failures.py::test_a_bound_that_could_not_be_read_without_descriptors_holds_afterwards",
+    ),
+    (
+        "room on the disk before a result is written",
+        [("publish.rs", "        keep_free(state, self.bounds, encoded.len())?;\n", "")],
+        "faults/test_failures.py::test_for_min_free_bytes_entries_go_before_a_result_is_written",
+    ),
+    (
+        "counts beside what may not be read",
+        [("evict.rs", "if self.whole || entries > 0 {", "if self.whole {")],
+        "faults/test_failures.py::test_a_directory_that_only_others_may_read_lifts_no_bound_and_stops_no_clear",
     ),
     (
         "look before an entry goes",

@@ -228,6 +228,25 @@ def test_a_cache_on_a_full_disk_is_opened_read_and_cleared(mounted):
     assert not list(path.glob(".npcache/tmp/*"))
 
 
+def test_for_min_free_bytes_entries_go_before_a_result_is_written(mounted):
+    path = mounted(16 << 10)
+    with Cache(path, min_free_bytes="1M") as cache:
+        for key in range(200):
+            assert cache.call("small", "1", key_bytes(key), lambda: np.zeros(16 << 10)).stored == 0
+        # More than there is.
+        assert cache.call("large", "1", b"", lambda: np.zeros(1 << 19)).stored == 0
+        # What others write takes the place of what is here, as well.
+        others = path / "mine"
+        others.write_bytes(bytes(free_space(path)))
+        assert any(cache.call("more", "1", key_bytes(key), lambda: np.zeros(100)).stored == 0 for key in range(100))
+        assert free_space(path) >= 1 << 20
+
+
+def free_space(path):
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_bsize
+
+
 def test_without_a_state_page_callers_still_share_and_clears_still_count(mounted):
     path = mounted(512)
     Cache(path).close()
@@ -430,6 +449,38 @@ def test_a_state_page_that_was_cut_off_is_not_mapped(cache_path):
     with Cache(cache_path) as cache:
         assert call(cache, 1) == (DISK, 0)
     assert page.stat().st_size > 0
+
+
+def test_a_directory_that_only_others_may_read_lifts_no_bound_and_stops_no_clear(public_path):
+    """As `lost+found` is one, where a file system's root holds the cache."""
+
+    def use():
+        entries = lambda: len(list(cache_path.glob("f*/*/*.npy")))
+        for boot in range(3):
+            with Cache(cache_path, max_entries=100) as cache:
+                for key in range(300):
+                    cache.call(f"f{boot}", "1", key_bytes(key), lambda: np.zeros(10))
+            assert entries() <= 105, boot
+            # What a restart of the machine does.
+            for page in cache_path.glob(".npcache/state-*"):
+                page.unlink()
+        with Cache(cache_path) as cache:
+            if private.name != "lost+found":
+                with pytest.raises(Error, match="Permission denied"):
+                    cache.clear()
+            else:
+                cache.clear()
+        return entries()
+
+    for name in "lost+found", "e":
+        cache_path = public_path / f"with {name}"
+        cache_path.mkdir()
+        cache_path.chmod(0o777)
+        private = cache_path / name
+        private.mkdir(0o700)
+        if os.geteuid() != 0:
+            private.chmod(0)
+        assert as_nobody(use) == 0
 
 
 @contextlib.contextmanager
