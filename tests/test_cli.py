@@ -545,6 +545,12 @@ def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
         assert np.array_equal(found.begin("grid", "7", call(64, nu=0.2)).array, np.arange(6.0).reshape(2, 3))
         two = found.begin("grid", "7", b"\x00\xff")
         assert two.names == ["named", None] and two.arrays[0] == "text" and two.arrays[1].tolist() == [0, 1, 2]
+    sizes = np.array([(1, 2)], [("größe", "<f8"), ("b", "<i4")])  # whose header numpy writes in Latin-1
+    np.save(tmp_path / "latin.npy", sizes)
+    run(*store, tmp_path / "latin.npy", f"npy:{tmp_path / 'latin.npy'}")
+    (latin,) = [entry for entry in lines("-C", cache, "ls", "-f", "grid") if "größe" in str(entry["arrays"])]
+    run("-C", cache, "export", latin["key"], tmp_path / "latin-again.npy")
+    assert np.array_equal(np.load(tmp_path / "latin-again.npy"), sizes)
     entry = next(entry for entry in lines("-C", cache, "ls", "-f", "grid") if "nu" in entry["call"])
     assert entry["compute_seconds"] == 7200 and entry["notes"] == {"imported": str(tmp_path / "grid.npy")}
     assert "--of-version" in run("-C", cache, "import", "-f", "grid", tmp_path / "grid.npy", status=2).stderr

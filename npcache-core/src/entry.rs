@@ -107,7 +107,7 @@ impl Array {
         Ok((Array { name: None, header, strides, block: 0, offset, len }, data))
     }
 
-    /// What an `.npy` file of this array alone has before its elements, as numpy writes it.
+    /// What an `.npy` file of this array alone has before its elements, as numpy reads it.
     ///
     /// ```
     /// use npcache_core::Array;

@@ -1,7 +1,7 @@
-//! The header of an `.npy` record, written as numpy writes it and read back without a general parser.
+//! The header of an `.npy` record, written in numpy's spelling and read back without a general parser.
 //!
-//! Only headers in the one spelling that [`write_header`] has are read: an entry is written by npcache alone, and a
-//! header that differs by a byte is damage. (A parser of Python literals takes 43 µs, ten times the open and read
+//! Only headers in this one spelling are read: it is that of all that numpy and npcache write, and in an entry a header that
+//! differs by a byte is damage. (A parser of Python literals takes 43 µs, ten times the open and read
 //! of a small entry.) Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
 use smallvec::SmallVec;
@@ -71,7 +71,8 @@ pub(crate) fn write_header(out: &mut Vec<u8>, position: u64, header: &Header) {
         text.push_str(&n.to_string());
     }
     text.push_str(if header.shape.len() == 1 { ",), }" } else { "), }" });
-    // Version 1.0 is Latin-1 with a two-byte length, which every descr fits; 3.0 is UTF-8 with four.
+    // Version 1.0 is Latin-1 with a two-byte length, which every descr fits; 3.0 is UTF-8 with four. numpy takes 1.0 for all of
+    // Latin-1, and adds spaces for some arrays to grow; entries stay as they were first written.
     let preamble = if text.is_ascii() { 10 } else { 12 };
     let end = (position + (preamble + text.len() + 1) as u64).next_multiple_of(ALIGNMENT as u64);
     let total = (end - position) as usize;
@@ -89,7 +90,7 @@ pub(crate) fn write_header(out: &mut Vec<u8>, position: u64, header: &Header) {
     out.push(b'\n');
 }
 
-/// The header that `bytes` start with, and its length; `None` for anything that [`write_header`] does not write.
+/// The header that `bytes` start with, and its length; `None` for anything that neither [`write_header`] nor numpy writes.
 pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (preamble, len) = match *rest.get(..6)? {
@@ -135,6 +136,8 @@ pub(crate) fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
     }
     let descr = match DType::from_descr(descr) {
         Some(dtype) => dtype.into(),
+        // Latin-1 is the first 256 characters.
+        None if bytes[6] == 1 => descr.iter().copied().map(char::from).collect::<String>().parse().ok()?,
         None => std::str::from_utf8(descr).ok()?.parse().ok()?,
     };
     Some((Header { descr, fortran_order, shape }, total))
@@ -172,6 +175,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_numpy_writes_in_latin_1_is_read() {
+        // numpy.lib.format.header_data_from_array_1_0 of numpy.zeros(2, [("\xfc", "<f8")]), less its padding.
+        let text = b"{'descr': [('\xfc', '<f8')], 'fortran_order': False, 'shape': (2,), }  \n";
+        let bytes = [&b"\x93NUMPY\x01\x00"[..], &(text.len() as u16).to_le_bytes(), text].concat();
+        assert_eq!(read_header(&bytes), Some((header("[('ü', '<f8')]", false, &[2]), bytes.len())));
     }
 
     #[test]
