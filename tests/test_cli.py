@@ -324,6 +324,21 @@ def test_why_says_that_what_is_stored_is_of_no_use(cache):
     assert "in its place stands a file, but it is damaged" in stdout
 
 
+def test_why_tries_the_versions_of_the_newest_of_very_many(cache):
+    """By key, which is how they are listed, those of version 2 are the last."""
+    with Cache(cache) as many:
+        for n in range(11_000):
+            many.call("f", "1", call(n), lambda: np.zeros(1))
+        many.call("f", "2", call(220), lambda: np.zeros(1))
+    assert lines("-C", cache, "ls", "-q", "-f", "f")[10_500]["key"] < lines("-C", cache, "why", "f", "220")[0]["key"]
+    assert lines("-C", cache, "why", "f", "220")[0]["version"] == "2"
+    text = run("-C", cache, "why", "f", "-1", status=1).stdout
+    assert "asked -1" in text and text.endswith("only the versions of the newest 10,000 were tried; --of-version names another\n")
+    assert "were tried" not in run("-C", cache, "why", "f", "--of-version", "1", "-1", status=1).stdout
+    run("-C", cache, "prune", "-f", "f", "--keep", 10_000)
+    assert "were tried" not in run("-C", cache, "why", "f", "-1", status=1).stdout
+
+
 def test_why_tells_nothing_of_another_functions_entry(cache):
     """One that was copied into the directory of `pair` by hand."""
     (solve,) = [entry["key"] for entry in lines("-C", cache, "ls") if entry["call"] == "solve(3, nu=0.5)"]

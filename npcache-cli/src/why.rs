@@ -1,5 +1,6 @@
 //! `npcache why`: is a call stored, and if not, why not?
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::Write;
 use std::time::SystemTime;
@@ -11,14 +12,14 @@ use crate::Outcome;
 use crate::call::{CallArguments, HOW};
 use crate::select::is_gone;
 use crate::session::Session;
-use crate::terminal::printable;
+use crate::terminal::{Progress, count, printable};
 
-/// So many entries of the function are asked for the versions that there are.
+/// So many entries of the function, the newest, are asked for the versions that there are.
 const MAX_ENTRIES: usize = 10_000;
 
 /// Explain a miss: say whether a call is stored, and what the nearest stored calls differ in
 ///
-/// Without --of-version, the versions and dependencies that are stored are tried, the newest first. Only this directory is
+/// Without --of-version, the versions and dependencies of the newest 10,000 that are stored are tried, the newest first. Only this directory is
 /// looked at: what programs find by the option `lower` is that directory's, to be named by -C.
 ///
 /// Exit status 1 if the call is not stored, or what is stored is over age or damaged.
@@ -34,11 +35,11 @@ impl Why {
         let cache = session.look()?;
         let args = self.call.canonical()?;
         let name = &self.call.name;
-        let identities = match &self.call.of_version {
+        let (identities, all) = match &self.call.of_version {
             Some(version) => {
                 // The layouts of arrays count only where the function says so; both are tried.
                 let identity = |strict| Identity::new(name, version, self.call.dependency.clone(), strict);
-                vec![identity(false)?, identity(true)?]
+                (vec![identity(false)?, identity(true)?], true)
             }
             None => known_identities(&cache, name, session),
         };
@@ -56,7 +57,13 @@ impl Why {
             Some(identity) => function_of(&cache, identity)?,
             None => cache.function(name, "")?,
         };
-        let text = cache.explain(&function, &args)?;
+        let mut text = cache.explain(&function, &args)?;
+        if found.is_none() && !all {
+            let looked_at = count(MAX_ENTRIES as u64);
+            text += &format!(
+                "only the versions of the newest {looked_at} were tried; --of-version names another\n"
+            );
+        }
         if session.json {
             let key = Key::new(function.identity(), &args).to_string();
             let version = identity.map(|identity| identity.version());
@@ -72,11 +79,26 @@ impl Why {
     }
 }
 
-/// Versions and dependencies of the function's stored calls, those of the newest first.
-fn known_identities(cache: &Cache, name: &str, session: &mut Session) -> Vec<Identity> {
+/// Versions and dependencies of the function's stored calls, those of the newest first; and whether these are all.
+fn known_identities(cache: &Cache, name: &str, session: &mut Session) -> (Vec<Identity>, bool) {
+    let progress = Progress::of_entries("listing");
+    let mut entries = Vec::new();
+    for entry in cache.entries(Some(name), "") {
+        progress.advance(1);
+        match entry {
+            Ok(entry) => entries.push(entry),
+            Err(e) => progress.pause(|| session.trouble(&e)),
+        }
+    }
+    progress.end();
+    let all = entries.len() <= MAX_ENTRIES;
+    if !all {
+        entries.select_nth_unstable_by_key(MAX_ENTRIES, |entry| Reverse(entry.created()));
+        entries.truncate(MAX_ENTRIES);
+    }
     let mut newest: HashMap<Identity, SystemTime> = HashMap::new();
-    for entry in cache.entries(Some(name), "").take(MAX_ENTRIES) {
-        let metadata = match entry.and_then(|entry| entry.metadata()) {
+    for entry in entries {
+        let metadata = match entry.metadata() {
             Ok(metadata) => metadata,
             Err(e) => {
                 if !is_gone(&e) {
@@ -94,8 +116,8 @@ fn known_identities(cache: &Cache, name: &str, session: &mut Session) -> Vec<Ide
         }
     }
     let mut identities: Vec<_> = newest.into_iter().collect();
-    identities.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
-    identities.into_iter().map(|(identity, _)| identity).collect()
+    identities.sort_by_key(|(_, last)| Reverse(*last));
+    (identities.into_iter().map(|(identity, _)| identity).collect(), all)
 }
 
 pub fn function_of(cache: &Cache, identity: &Identity) -> npcache_core::Result<Function> {
