@@ -7,12 +7,13 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 import cbor2
 import numpy as np
 import pytest
-from conftest import LIBRARY
+from conftest import LIBRARY, ROOT
 from driver import Cache
 
 NPCACHE = LIBRARY.parent / "npcache"
@@ -573,6 +574,24 @@ def test_import_makes_a_plain_file_the_result_of_a_call(cache, tmp_path):
     assert "no .npy file" in run(*store, tmp_path / "bad.npy", "65", status=2).stderr
     assert "cannot read" in run(*store, tmp_path / "none.npy", "65", status=2).stderr
     assert "all arguments" in run(*store, tmp_path / "grid.npy", "--hex", "01", "65", status=2).stderr
+
+
+def test_the_import_that_the_page_shows_is_found_by_its_function_in_python(tmp_path):
+    page = (ROOT / "docs" / "cli.md").read_text()
+    (command,) = re.findall(r"```sh\nnpcache (.*)\n```", page)
+    (module,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (asked,) = re.findall("is found by `(.*?)`", page)
+    (tmp_path / "model.py").write_text(module)
+    grid = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "grid.npy", grid)
+    Cache(tmp_path / "results").close()
+    run(*command.split(), cwd=tmp_path)
+    paths = {"PYTHONPATH": str(ROOT / "python" / "src"), "NPCACHE_LIBRARY": str(LIBRARY)}
+    program = [sys.executable, "-c", f"import model; print(model.{asked}.tolist())"]
+    done = subprocess.run(program, cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{grid.tolist()}\n", done.stderr
+    (entry,) = lines("-C", tmp_path / "results", "ls")
+    assert entry["call"] == 'model.solve(64, 0.2, method="rk4")'
 
 
 def test_every_command_prints_json_for_a_script(cache, tmp_path):

@@ -1,4 +1,4 @@
-//! A call on a command line: `solve 64 nu=0.2 method=rk4`.
+//! A call on a command line: `solve 64 0.2 method=rk4`.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,9 +14,13 @@ Arguments are JSON values, and NAME=VALUE is a keyword argument. 64 is an intege
 floating-point number; what is no JSON is a text: rk4 is \"rk4\", but 64 as a text is '\"64\"'.
 True, False and None are taken for true, false and null. Besides:
   npy:FILE      the array in an .npy file         file:FILE     the contents of a file
-  bytes:HEX     a byte string                     float:inf     also nan; float32:0.1 for single precision
+  bytes:HEX     a byte string                     float:inf     also nan; float32:0.1 in 32 bits
   tuple:[1, 2]  Python's (1, 2)
---hex gives the argument bytes of npcache_call as they are.";
+--hex gives the argument bytes of npcache_call as they are.
+
+Of a function in Python, whose name is module.name, all parameters are written in the order of
+its `def`, those left to their defaults too, and as NAME=VALUE only those after `*` and in
+`**kwargs`. `npcache ls` shows which they are.";
 
 /// Which call.
 #[derive(clap::Args)]

@@ -20,12 +20,13 @@ use crate::terminal::{GOOD, printable};
 /// checked: whether the numbers are right is known to whoever computed them.
 ///
 /// With --function, a plain .npy or .npz file is stored as the result of that call, to be found by programs that
-/// call the function with this version and these arguments. Nothing is ever replaced.
+/// call the function with this version and these arguments; in Python, of one that has a version of its own, by
+/// `@cache.memoize(version="1")`. Nothing is ever replaced.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   npcache -C results import backup/solve/*/*.npy
-  npcache import grid.npy --function solve --of-version 1 --took 2h 64 nu=0.2
+  npcache import grid.npy --function model.solve --of-version 1 --took 2h 64 0.2 method=rk4
 
 Arguments of the call are written as for `npcache why`.")]
 pub struct Import {

@@ -57,7 +57,7 @@ could not be read, or the call is not stored, or over age; 2 for an error.
 Examples:
   npcache -C results ls --sort cost -n 20      the dearest twenty
   npcache show 3f2a                            one entry: arguments, numbers, a picture
-  npcache why solve 64 nu=0.2                  why was this call computed again?
+  npcache why solve 64 0.2                     why was this call computed again?
   npcache prune --unused-for 90d --dry-run     what would go
   npcache report -o report.html                charts, for a browser
   npcache ls --json | jq .bytes                for a script

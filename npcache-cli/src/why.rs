@@ -24,7 +24,7 @@ const MAX_ENTRIES: usize = 10_000;
 ///
 /// Exit status 1 if the call is not stored, or what is stored is over age or damaged.
 #[derive(clap::Args)]
-#[command(after_help = format!("{HOW}\n\nExamples:\n  npcache why solve 64 nu=0.2\n  npcache why spectrum npy:signal.npy window=1024\n  npcache why zeta --hex 8096980000000000"))]
+#[command(after_help = format!("{HOW}\n\nExamples:\n  npcache why model.solve 64 0.2 method=rk4\n  npcache why spectrum npy:signal.npy 1024\n  npcache why zeta --hex 8096980000000000"))]
 pub struct Why {
     #[command(flatten)]
     call: CallArguments,
