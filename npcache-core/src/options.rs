@@ -201,8 +201,8 @@ impl Options {
         self
     }
 
-    /// `umask=process|group`: with `group`, what is made in the directory is for its whole group, whatever the process's
-    /// umask: for a directory that colleagues share.
+    /// `umask=process|group`: with `group`, what is made in the directory, and the directory itself where it is made, is for its
+    /// whole group, whatever the process's umask: for a directory that colleagues share.
     pub fn share_with_group(mut self, group: bool) -> Options {
         self.group = group;
         self

@@ -99,6 +99,7 @@ impl Directory {
             let message = "trust=owner and umask=group exclude each other: the group could plant results";
             return Err(Error::Argument(message.to_owned()));
         }
+        let mut made = false;
         match std::fs::metadata(path) {
             Ok(found) if !found.is_dir() => return Err(unusable(path, "is a file; a cache is a directory")),
             Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
@@ -108,12 +109,17 @@ impl Directory {
                     .mode(mode.as_raw_mode())
                     .create(path)
                     .map_err(|e| Error::io("create the cache directory", path, e))?;
+                made = true;
             }
             _ => {}
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = retry(|| rustix::fs::open(path, flags, Mode::empty()))
             .map_err(|e| Error::io("open the cache directory", path, e))?;
+        if made && options.group {
+            // Another may have been faster, and only its owner may.
+            let _ = fchmod(&root, GROUP_DIRECTORY_MODE);
+        }
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("find the cache directory", path, e))?;
         let mut prefix = path.as_os_str().as_bytes().to_vec();
         prefix.push(b'/');

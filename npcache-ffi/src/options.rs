@@ -35,7 +35,8 @@ pub extern "C" fn npcache_options_new() -> *mut npcache_options {
 ///   the machine's by default, 0 for nothing. All handles on a directory with the same `trust` and `umask` share one
 ///   memory, that of the first;
 /// - `min_compute_ms`: a result that took less than so many milliseconds is kept in memory only; 0 by default;
-/// - `umask`: `process` (default), or `group`: what is made in the directory is for its whole group, whatever the umask;
+/// - `umask`: `process` (default), or `group`: the directory, where it is made, and what is made in it is for its whole
+///   group, whatever the umask;
 /// - `log`: where messages are written that npcache_set_log describes, `none` (default), `stderr` or the path of a file, to
 ///   whose end they are added. Of the whole process, from when the cache is opened;
 /// - `audit`: which share of the hits is computed again and compared with what is stored, from 0 (default) to 1. A

@@ -800,6 +800,18 @@ def test_entries_have_the_permissions_that_the_umask_leaves(tmp_path):
             os.umask(old)
 
 
+def test_a_directory_that_is_made_is_for_the_group_and_one_that_was_there_stays_as_it_is(tmp_path):
+    made, there = tmp_path / "parent" / "made", tmp_path / "there"
+    old = os.umask(0o022)
+    try:
+        there.mkdir()
+        for path in (made, there):
+            Cache(path, umask="group").close()
+    finally:
+        os.umask(old)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (made, made.parent, there)] == [0o2775, 0o755, 0o755]
+
+
 @pytest.mark.parametrize("group_first", [True, False])
 def test_what_a_handle_makes_is_for_the_group_only_if_it_was_opened_so(cache_path, group_first):
     old = os.umask(0o077)
@@ -812,7 +824,8 @@ def test_what_a_handle_makes_is_for_the_group_only_if_it_was_opened_so(cache_pat
     finally:
         os.umask(old)
     modes = [[stat.S_IMODE(part.stat().st_mode) for part in (path, path.parent)] for path in paths]
-    assert modes == [[0o444, 0o2775], [0o400, 0o700]]
+    # What is made below a directory that is for the group has the bit that gives new files its group.
+    assert modes == [[0o444, 0o2775], [0o400, 0o2700 if group_first else 0o700]]
 
 
 def test_handles_for_the_group_and_for_oneself_share_results_locks_and_clears(cache_path, monkeypatch):
