@@ -552,7 +552,7 @@ npcache_options *npcache_options_new(void);
  * - `max_bytes`: at most this much is kept on disk, `50G`, counting each result in blocks of 4 KiB; what is least worth
  *   keeping goes when something is stored;
  * - `max_entries`: at most so many results are kept;
- * - `max_age`: what was computed longer ago is computed again, in seconds or as `12h`, `30d`;
+ * - `max_age`: what was computed longer ago is computed again, in seconds or as `12h`, `30d`, `1y`;
  * - `min_free_bytes`: so much of the file system stays free; 0 by default;
  * - `policy`: what goes first: `cost` (default: what is quickest to compute again for the room that it takes, and was not
  *   used for long), `lru` (what was not used for longest), or `none`: nothing, and what does not fit is not stored.

@@ -380,7 +380,7 @@ def test_a_floating_point_number_is_read_as_python_writes_it(tmp_path):
     numbers = [*random.random(1000).tolist(), *every_exponent[np.isfinite(every_exponent)].tolist(), 5e-324, -0.0]
     with Cache(tmp_path / "cache") as cache:
         cache.call("f", "1", call(*numbers, numbers), lambda: np.zeros(1))
-    run("-C", tmp_path / "cache", "why", "f", "--", *map(repr, numbers), json.dumps(numbers))
+    run("-C", tmp_path / "cache", "why", "f", *map(repr, numbers), json.dumps(numbers))
 
 
 # Verifying and dropping
@@ -619,6 +619,7 @@ def test_config_shows_and_sets_what_the_directory_keeps(cache):
     run("-C", cache, "config", "max_bytes", "1.5 GiB")
     run("-C", cache, "config", "max_age", "12h")
     assert (cache / ".npcache" / "config").read_text() == "max_bytes=1610612736\nmax_age=43200\n"
+    assert run("-C", cache, "config", "max_age", "1y") == "max_age 31557600\n"
     run("-C", cache, "config", "max_age", "none")
     assert "it keeps max_bytes" in run("-C", cache, "config", "max_bites", status=2).stderr
     assert "npcache config max_bytes 1M" in run("-C", cache, "config", "max_bytes=1M", status=2).stderr

@@ -24,6 +24,7 @@ mod terminal;
 mod verify;
 mod why;
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
@@ -84,7 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(std::env::args_os().map(as_value));
     let mut session = Session::new(arguments.common);
     let outcome = match arguments.command {
         Command::Stats(command) => command.run(&mut session),
@@ -113,6 +114,17 @@ fn main() -> ExitCode {
             session.complain(&e.to_string());
             ExitCode::from(2)
         }
+    }
+}
+
+/// Clap takes a negative number for options if it has a second sign, as `-1e-5` has: that is written in another way.
+fn as_value(text: OsString) -> OsString {
+    let is_number = |text: &&str| {
+        text.starts_with('-') && text.contains(['e', 'E']) && text.parse::<f64>().is_ok_and(f64::is_finite)
+    };
+    match text.to_str().filter(is_number) {
+        Some(number) => format!("float:{number}").into(),
+        None => text,
     }
 }
 

@@ -190,12 +190,13 @@ fn count(name: &str, value: &str) -> Result<u64> {
     })
 }
 
-/// A time in seconds, or with a unit: `30d`, `12h`, `90m`.
+/// A time in seconds, or with a unit: `1y`, `2w`, `30d`, `12h`, `90m`. A year has 365.25 days, as for the command's other times.
 fn age(name: &str, value: &str) -> Result<Duration> {
     if value == "none" {
         return Ok(Duration::MAX);
     }
-    let units = [("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+    let units =
+        [("y", 31_557_600.0), ("w", 604_800.0), ("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
     let (number, unit) = units
         .iter()
         .find_map(|(suffix, unit)| value.strip_suffix(suffix).map(|number| (number, *unit)))
@@ -203,7 +204,7 @@ fn age(name: &str, value: &str) -> Result<Duration> {
     let age = seconds(name, number).ok().map(|age| age.as_secs_f64() * unit);
     age.and_then(|age| Duration::try_from_secs_f64(age).ok()).filter(|age| !age.is_zero()).ok_or_else(|| {
         Error::Argument(format!(
-            "{name}=`{}` is no age, such as 86400, 12h, 30d or none",
+            "{name}=`{}` is no age, such as 86400, 12h, 30d, 1y or none",
             value.escape_debug()
         ))
     })
@@ -248,12 +249,27 @@ mod tests {
     }
 
     #[test]
+    fn an_age_has_the_units_of_the_commands_times() {
+        for (value, seconds) in [
+            ("90s", 90.0),
+            ("1.5m", 90.0),
+            ("12h", 43_200.0),
+            ("30d", 2_592_000.0),
+            ("2w", 1_209_600.0),
+            ("1y", 31_557_600.0),
+            ("0.25", 0.25),
+        ] {
+            assert_eq!(age("max_age", value).unwrap().as_secs_f64(), seconds, "{value}");
+        }
+    }
+
+    #[test]
     fn a_wrong_value_is_answered_with_right_ones() {
         let message = |name, value| Bounds::default().set(name, value).unwrap_err().to_string();
         assert!(message("max_bytes", "0").contains("readonly"));
         assert!(message("max_bytes", "lots").contains("64M"));
         assert!(message("max_entries", "1.5").contains("100000"));
-        for value in ["", "0", "-1d", "12 h", "d", "1e300d"] {
+        for value in ["", "0", "-1d", "12 h", "d", "1e300d", "1 y", "1x"] {
             assert!(message("max_age", value).contains("30d"), "{value}");
         }
         assert!(message("policy", "fifo").contains("cost, lru, none"));
