@@ -1,5 +1,6 @@
 """The npcache command, as a person and as a script uses it."""
 
+import itertools
 import json
 import os
 import pty
@@ -15,16 +16,20 @@ import numpy as np
 import pytest
 from conftest import LIBRARY, ROOT
 from driver import Cache
+from faults.conftest import public_path
+from faults.test_failures import as_nobody, keep_from_nobody
+
+__all__ = ["public_path"]  # a fixture
 
 NPCACHE = LIBRARY.parent / "npcache"
 DAY = 86_400
 
 
-def run(*arguments, status=0, text=True, **settings):
+def run(*arguments, status=0, text=True, program=NPCACHE, **settings):
     """The command's standard output; `status` is what it is to exit with, and what it says of errors is then returned."""
     environment = os.environ | settings.pop("env", {})
     done = subprocess.run(
-        [NPCACHE, *map(str, arguments)], capture_output=True, text=text, env=environment, timeout=60, **settings
+        [program, *map(str, arguments)], capture_output=True, text=text, env=environment, timeout=60, **settings
     )
     assert done.returncode == status, (done.stdout, done.stderr)
     if status == 0:
@@ -469,6 +474,35 @@ def test_prune_keeps_so_many_of_functions_whose_long_names_begin_alike(tmp_path)
             for n in range(3):
                 cache.call(name, "", bytes([n]), lambda: np.zeros(1))
     assert lines("-C", tmp_path / "cache", "prune", "--keep", 2)[-1]["entries"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_may_not_be_removed_is_said_and_passed_over(public_path):
+    """One of `others` that is damaged, and one of `open`, where everybody may remove it."""
+    path, program = public_path / "cache", shutil.copy(NPCACHE, public_path)
+    with Cache(path) as cache:
+        for name, n in itertools.product(["open", "others"], range(5)):
+            cache.call(name, "1", call(n), lambda: np.zeros(1))
+    damaged = [keys(path, "-f", name)[0] for name in ("open", "others")]
+    for key in damaged:
+        replace(entry_file(path, key), flip_data)
+    run("-C", path, "config", "max_entries", 3)
+    run("-C", path, "config", "max_bytes", "8K")
+    keep_from_nobody(path)
+    for shard in path.glob("open/*"):
+        shard.chmod(0o777)
+
+    def refused(*arguments):
+        return as_nobody(lambda: run("-C", path, *arguments, status=1, program=program))
+
+    done = refused("verify", "--remove")
+    assert f"{damaged[0]}.npy: its data are not what was written (removed)\n" in done.stdout
+    assert f"{damaged[1]}.npy: its data are not what was written\n" in done.stdout
+    assert done.stdout.endswith(": 2 bad, 1 removed\n") and damaged[1] in done.stderr
+    done = refused("prune")
+    assert len(keys(path, "-f", "others")) == 5
+    assert f"{len(keys(path))} entries are left, over max_entries 3: " in done.stderr
+    assert " KiB are left, over max_bytes 8192: " in done.stderr
 
 
 def test_clear_drops_all_when_it_is_meant(cache):

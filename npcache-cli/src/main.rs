@@ -53,7 +53,7 @@ A KEY may be cut to its first digits, as long as they are those of one entry onl
 Sizes are in bytes, or as 64K, 1.5G; times as 90s, 12h, 30d, 1y.
 
 Exit status: 0 if it was done and the answer is yes; 1 if something was found damaged or
-could not be read, or the call is not stored, or over age; 2 for an error.
+could not be read or removed, or the call is not stored, or over age; 2 for an error.
 
 Examples:
   npcache -C results ls --sort cost -n 20      the dearest twenty

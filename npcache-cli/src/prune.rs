@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use npcache_core::Entry;
+use npcache_core::{Cache, Entry};
 use serde_json::json;
 
 use crate::Outcome;
@@ -19,6 +19,8 @@ use crate::terminal::{NAME, Progress, ago, bytes, count, printable, size};
 /// What is dropped is computed again when it is asked for. Programs that have it in memory go on using it. With nothing
 /// given, what is over the bounds that `npcache config` shows goes at once, instead of as other results are stored.
 /// How much was dropped is told in blocks of 4 KiB, as max_bytes counts it.
+///
+/// Exit status 1 if something cannot be removed, as what others stored in a directory of theirs.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +59,7 @@ impl Prune {
                 return Err(how.into());
             }
             let gone = cache.prune()?;
+            say_what_stays(&cache, session);
             return self.report(session, gone.entries, gone.bytes);
         }
         let progress = Progress::of_entries("looking");
@@ -132,6 +135,28 @@ impl Prune {
             writeln!(session.out(), "{did} {} entries, {}", count(entries), bytes(freed))?;
         }
         Ok(true)
+    }
+}
+
+/// Says where more is left than the directory's bounds allow: of what cannot be removed, [`Cache::prune`] tells nothing.
+fn say_what_stays(cache: &Cache, session: &mut Session) {
+    let bounds: HashMap<_, _> = cache.config().into_iter().collect();
+    if bounds["policy"] == "none" {
+        return;
+    }
+    let (mut entries, mut room) = (0, 0);
+    for entry in cache.entries(None, "").flatten() {
+        (entries, room) = (entries + 1, room + entry.room());
+    }
+    for (name, held, shown) in
+        [("max_entries", entries, format!("{} entries", count(entries))), ("max_bytes", room, bytes(room))]
+    {
+        let bound = &bounds[name];
+        if bound.parse().is_ok_and(|bound: u64| held > bound) {
+            session.trouble(&format!(
+                "{shown} are left, over {name} {bound}: some cannot be removed, as others'"
+            ));
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Verify {
             let damaged = matches!(e, Error::Damaged { .. });
             let mut gone = false;
             if let (true, true, Some(entry)) = (self.remove, damaged, entry) {
-                gone = entry.remove()?;
+                gone = session.read(entry.remove()).unwrap_or(false);
                 removed += usize::from(gone);
             }
             let path = match e {
