@@ -176,11 +176,12 @@ impl Lines {
             Some(width) if !self.long => width.saturating_sub(digits + 43).max(20),
             _ => usize::MAX,
         };
-        let name = printable(&metadata.name).into_owned();
-        let name = cut(&name, room);
+        let name = printable(&metadata.name);
         let arrays = metadata.arrays.iter().map(shape).collect::<Vec<_>>().join(", ");
-        let rest = format!("{}  {arrays}", metadata.arguments);
-        let rest = cut(&rest, room.saturating_sub(name.chars().count()).max(1));
+        let whole = format!("{name}{}  {arrays}", metadata.arguments);
+        let shown = cut(&whole, room);
+        let name_end = shown.char_indices().nth(name.chars().count()).map_or(shown.len(), |(at, _)| at);
+        let (name, rest) = shown.split_at(name_end);
         writeln!(out, "{NAME}{name}{NAME:#}{rest}")
     }
 }
@@ -228,4 +229,35 @@ pub fn describe(entry: &Entry, metadata: Option<&Metadata>) -> Json {
     object.insert("notes".into(), metadata.notes.iter().cloned().collect());
     object.insert("arrays".into(), arrays.collect());
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+    use npcache_core::{Cache, DType};
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_as_wide_as_the_terminal_at_most_however_long_a_name_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path()).unwrap();
+        let lines = Lines { width: Some(100), long: false, quick: false, any: true };
+        for length in (1..60).chain([300]) {
+            let name = "é".repeat(length);
+            let compute = |out: &mut npcache_core::Output| {
+                out.alloc_bytes(None, DType::UInt8.into(), &[1], false).map(drop)
+            };
+            cache.call(&name, "", b"", compute).unwrap();
+            let entry = cache.entries(Some(&name), "").next().unwrap().unwrap();
+            let mut out = Vec::new();
+            lines.print_line(&mut out, &entry, Some(&entry.metadata().unwrap())).unwrap();
+            let line = strip_str(std::str::from_utf8(&out).unwrap()).to_string();
+            let call = format!("{name}()  uint8[1]");
+            match call.chars().count() {
+                ..=45 => assert!(line.ends_with(&format!("  {call}\n")), "{line}"),
+                _ => assert_eq!((line.chars().count(), line.ends_with("…\n")), (101, true), "{line}"),
+            }
+        }
+    }
 }
