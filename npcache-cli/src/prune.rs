@@ -154,7 +154,7 @@ fn say_what_stays(cache: &Cache, session: &mut Session) {
         let bound = &bounds[name];
         if bound.parse().is_ok_and(|bound: u64| held > bound) {
             session.trouble(&format!(
-                "{shown} are left, over {name} {bound}: some cannot be removed, as others'"
+                "{shown} are left, over {name} {bound}: some cannot be removed, as what others stored"
             ));
         }
     }

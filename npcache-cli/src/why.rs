@@ -19,8 +19,8 @@ const MAX_ENTRIES: usize = 10_000;
 
 /// Explain a miss: say whether a call is stored, and what the nearest stored calls differ in
 ///
-/// Without --of-version, the versions and dependencies of the newest 10,000 that are stored are tried, the newest first. Only this directory is
-/// looked at: what programs find by the option `lower` is that directory's, to be named by -C.
+/// Without --of-version, the versions and dependencies of the newest 10,000 that are stored are tried, the newest first. Only
+/// this directory is looked at: what programs find by the option `lower` is that directory's, to be named by -C.
 ///
 /// Exit status 1 if the call is not stored, or what is stored is over age or damaged.
 #[derive(clap::Args)]
