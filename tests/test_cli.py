@@ -500,7 +500,7 @@ def test_what_may_not_be_removed_is_said_and_passed_over(public_path):
     assert f"{damaged[1]}.npy: its data are not what was written\n" in done.stdout
     assert done.stdout.endswith(": 2 bad, 1 removed\n") and damaged[1] in done.stderr
     done = refused("prune")
-    assert len(keys(path, "-f", "others")) == 5
+    assert len(keys(path, "-f", "others")) == 5 and keys(path, "-f", "open") == []
     assert f"{len(keys(path))} entries are left, over max_entries 3: " in done.stderr
     assert " KiB are left, over max_bytes 8192: " in done.stderr
 

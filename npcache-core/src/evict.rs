@@ -567,8 +567,13 @@ impl Walker {
         if let Some(walk) = self.walk.as_mut().filter(|walk| walk.bucket == name.bucket()) {
             walk.removals += 1;
         }
-        let Some(len) = state.directory.evict(&name.function, &name.key, goes) else {
-            return Pruned::default();
+        let len = match state.directory.evict(&name.function, &name.key, goes) {
+            Ok(Some(len)) => len,
+            Ok(None) => return Pruned::default(),
+            Err(_) => {
+                self.candidates.pass_over();
+                return Pruned::default();
+            }
         };
         state.tally().remove(name.bucket(), len);
         state.count(state.row(&String::from_utf8_lossy(&name.function)), Count::Evicted, 1);

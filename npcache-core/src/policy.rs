@@ -167,6 +167,11 @@ impl<T> Candidates<T> {
         self.due -= 1;
         self.sorted.pop_back().map(|candidate| (candidate.id, candidate.seen))
     }
+
+    /// The one that was taken last may not go: another goes in its place.
+    pub fn pass_over(&mut self) {
+        self.due += 1;
+    }
 }
 
 /// The least and the longest time that a stamp can tell, in seconds: 1 µs and 11.6 days.

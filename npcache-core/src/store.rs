@@ -595,13 +595,23 @@ impl Directory {
         }
     }
 
-    /// Unlinks an entry, if `goes` says so of what the system says of it; its length, if it is gone by this.
-    pub(crate) fn evict(&self, function: &[u8], key: &Key, goes: impl FnOnce(&Statx) -> bool) -> Option<u64> {
+    /// Unlinks an entry, if `goes` says so of what the system says of it; its length, if it is gone by this. An error is
+    /// that of the removal.
+    pub(crate) fn evict(
+        &self,
+        function: &[u8],
+        key: &Key,
+        goes: impl FnOnce(&Statx) -> bool,
+    ) -> rustix::io::Result<Option<u64>> {
         let path = shard_path(function, key.as_bytes()[0]);
-        let shard = Shard(self.open_below(&path, OFlags::PATH | OFlags::DIRECTORY).ok()?);
-        let stat = shard.stat(key)?;
-        (goes(&stat) && unlinkat(&shard.0, &entry_name(key)[..], AtFlags::empty()).is_ok())
-            .then_some(stat.stx_size)
+        let Ok(shard) = self.open_below(&path, OFlags::PATH | OFlags::DIRECTORY) else { return Ok(None) };
+        let shard = Shard(shard);
+        let Some(stat) = shard.stat(key).filter(goes) else { return Ok(None) };
+        match unlinkat(&shard.0, &entry_name(key)[..], AtFlags::empty()) {
+            Ok(()) => Ok(Some(stat.stx_size)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// The names at the root that may be functions' directories, sorted.
