@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib.util
 import math
+import operator
 import os
 import subprocess
 import sys
@@ -509,6 +510,132 @@ def test_bound_methods_and_callable_instances_need_an_encoder(cache):
     finally:
         npcache._arguments._registered.clear()
         npcache._arguments._registered.update(before)
+
+
+# ------------------------------------------------------------------------------------- what functions have beside code
+
+
+def outcomes(cache, make, *args):
+    """What the functions that `make` gives for 1 and 2 return, each memoized, called twice."""
+    one, two = cache.memoize(make(1)), cache.memoize(make(2))
+    return [f(*args) for f in (one, two, one, two)]
+
+
+def test_methods_in_c_count_with_what_they_are_bound_to(cache):
+    apply = cache.memoize(lambda f, x: f(x))
+    dots = [(n * np.eye(2)).dot for n in (1, 2)]
+    assert [apply(dot, np.ones(2)).tolist() for dot in dots] == [[1, 1], [2, 2]]
+    assert [apply({"a": n}.get, "a") for n in (1, 2)] == [1, 2]
+    assert [apply([1, n].count, 1) for n in (1, 2)] == [2, 1]
+    assert outcomes(cache, lambda n: {"a": n}.get, "a") == [1, 2, 1, 2]  # the function itself
+    assert outcomes(cache, lambda n: (2**n).__add__, 1) == [3, 5, 3, 5]
+    assert outcomes(cache, lambda n: functools.partial({"a": n}.get, "a")) == [1, 2, 1, 2]
+
+    def enclosed(n):
+        get = {"a": n}.get
+        return lambda x: get(x)
+
+    def declared(n):
+        return cache.memoize(lambda x: x, depends=[{"a": n}.get]).key(1)
+
+    assert outcomes(cache, enclosed, "a") == [1, 2, 1, 2]
+    assert declared(1) != declared(2) == declared(2)
+
+
+def test_a_method_in_c_that_is_a_global_counts_with_what_it_is_bound_to(module, cache):
+    source = "table = {1: 2}\nget = table.get\ndef f(x): return get(x)"
+    loaded = module(source)
+    f = cache.memoize(loaded.f)
+    with pytest.warns(npcache.CacheWarning, match="global `get self` is a builtins.dict, which can change"):
+        assert f(1) == 2
+    loaded.table[1] = 3
+    assert f(1) == 3
+
+
+def test_functions_in_c_that_are_bound_to_nothing_of_the_users_are_known_by_name(identity):
+    source = "import datetime\nfrom math import sqrt\nparse, make = datetime.date.fromisoformat, dict.fromkeys\n"
+    _, parts = identity(source + "def f(x): return parse(x), make(x), sqrt(x)")
+    assert sorted(parts) == [
+        ("global make", "builtins.dict.fromkeys"),
+        ("global parse", "builtins.date.fromisoformat"),
+        ("global sqrt", "math.sqrt"),
+    ]
+
+
+def test_what_is_called_in_c_and_has_no_name_is_refused(cache):
+    with pytest.raises(TypeError, match="itemgetter"):
+        cache.memoize(operator.itemgetter(1))([1, 2])
+
+
+def test_ufuncs_count_where_their_name_says_what_they_do(cache, module):
+    apply = cache.memoize(lambda f, x: f(x))
+    assert [apply(f, 2.0) for f in (np.square, np.sqrt, np.negative)] == [4.0, np.sqrt(2.0), -2.0]
+    made = np.frompyfunc(lambda x: x + 1, 1, 1)
+    for call in (lambda: apply(made, 1), lambda: cache.memoize(made)(1), lambda: cache.memoize(lambda x: made(x))(1)):
+        with pytest.raises(TypeError, match="is a ufunc that does not tell which function it is of"):
+            call()
+    f = cache.memoize(module("import numpy as np\ng = np.frompyfunc(abs, 1, 1)\ndef f(x): return g(x)").f)
+    with pytest.warns(npcache.CacheWarning, match="global `g` is a numpy.ufunc, which is not part of the key"):
+        assert f(-1) == 1
+
+
+def test_the_defaults_of_a_function_that_is_an_argument_count(cache):
+    total = cache.memoize(lambda f: sum(f(x) for x in (0.5, 1.5)))
+    assert [total(lambda x, k=k: k * x) for k in (1, 2, 3)] == [2, 4, 6]
+    assert [total(functools.partial(lambda y, x, k=k: k * x, 0)) for k in (1, 2, 3)] == [2, 4, 6]
+
+    def named(k):
+        def f(x, *, k=k):
+            return k * x
+
+        return f
+
+    assert [total(named(k)) for k in (1, 2, 3)] == [2, 4, 6]
+    f = named(1)
+    assert total(f) == 2
+    f.__kwdefaults__["k"] = 4
+    assert total(f) == 8
+
+
+def test_the_defaults_of_functions_in_a_table_count(identity):
+    source = "K = 2\nTABLE = ({'a': lambda x, k=K: k * x},)\ndef f(x): return TABLE[0]['a'](x)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", npcache.CacheWarning)
+        assert identity(source) == identity(source)
+        assert identity(source) != identity(source.replace("K = 2", "K = 3"))
+
+
+def test_a_decorators_own_defaults_count(cache):
+    def made(n):
+        def f(x):
+            return x
+
+        @functools.wraps(f)
+        def wrapper(x, _n=n):
+            return _n * f(x)
+
+        return wrapper
+
+    assert outcomes(cache, made, 1) == [1, 2, 1, 2]
+
+
+def test_functions_in_a_table_may_use_the_table(module, cache):
+    source = """
+    TABLE = {}
+    def even(n, table=TABLE): return n == 0 or table["odd"](n - 1)
+    def odd(n): return n != 0 and TABLE["even"](n - 1)
+    TABLE.update(even=even, odd=odd)
+    def f(n): return TABLE["even"](n)
+    def g(n, table): return table["even"](n)
+    """
+    loaded, other = module(source), module(source.replace("!= 0 and", "!= 0 and not"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", npcache.CacheWarning)
+        f, f_other = cache.memoize(loaded.f), cache.memoize(other.f)
+        assert [f(2), f_other(2), f(2)] == [True, False, True]
+        assert f.stats().computed == 2
+        g = cache.memoize(loaded.g)
+        assert [g(2, loaded.TABLE), g(2, other.TABLE)] == [True, False]
 
 
 # -------------------------------------------------------------------------------------------------------------- sources

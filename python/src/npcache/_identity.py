@@ -22,11 +22,13 @@ import dis
 import enum
 import functools
 import hashlib
+import importlib.machinery
 import linecache
 import os
 import pathlib
 import re
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,6 +68,11 @@ _IMMUTABLE: tuple[type, ...] = (
 _HARMLESS = frozenset(
     ["logging.Logger", "logging.LoggerAdapter", "logging.RootLogger", "_thread.lock", "_thread.RLock", "npcache.Cache"]
 )
+# What is called in C; the endings of the modules that it comes from; and the flag of the classes that do not.
+_IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType, np.ufunc)
+_IN_C_SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+_HEAP_TYPE = 1 << 9
+
 _ANNOTATIONS = ("typing", "types")
 
 _WAY_OUT = "Pass it as an argument, give npcache.register an encoder for its type, or give a version=."
@@ -166,19 +173,20 @@ class _Walk:
         if isinstance(function, types.MethodType):
             self._value("self", function.__self__)
             function = function.__func__
-        elif not isinstance(function, (types.FunctionType, type)) and _plain_function(function) is None:
-            if isinstance(function, (types.BuiltinFunctionType, np.ufunc)) or not callable(type(function)):
-                return f"py:{_reference(function)} {_package_version(function)}"
-            call = type(function).__call__
-            if not isinstance(call, types.FunctionType):
-                return f"py:{_reference(function)} {_package_version(function)}"
+        elif _plain_function(function) is None and _is_called_in_python(function):
             self._value("self", function)
-            function = call
+            function = type(function).__call__
         plain = _plain_function(function)
-        if plain is None:
+        if plain is not None:
+            self._home = plain.__globals__
+            return self._function(plain, "", root=True)
+        if isinstance(function, type):
             return self._class(function, "")
-        self._home = plain.__globals__
-        return self._function(plain, "", root=True)
+        if not _is_known_by_name(function):
+            self._value("function", function)
+        elif (bound := _bound_to(function)) is not None:
+            self._value("self", bound)
+        return f"py:{_reference(function)} {_package_version(function)}"
 
     def depends(self, depends: Any) -> None:
         if isinstance(depends, Mapping):
@@ -190,7 +198,9 @@ class _Walk:
                 self.parts[f"depends {item.__name__}"] = _module_version(item)
             elif isinstance(item, type) or _plain_function(item) is not None:
                 self._value(f"depends {function_name(item)}", item, follow=True)
-            elif isinstance(item, (types.BuiltinFunctionType, np.ufunc)):
+            elif isinstance(item, (types.BuiltinFunctionType, np.ufunc)) and _is_known_by_name(item):
+                if (bound := _bound_to(item)) is not None:
+                    self._value(f"depends {i} self", bound)
                 self.parts[f"depends {_reference(item)}"] = _package_version(item)
             else:
                 self._value(f"depends {i}", item)
@@ -210,7 +220,7 @@ class _Walk:
         text = "py:" + (_digest(_dump_function(node)) if node is not None else _digest(_dump_code(code)))
         self._visited[id(function)] = text
         written = _written_names(node) if node is not None else set()
-        if not root:  # a root's defaults are filled in as arguments
+        if not root or hasattr(function, "__wrapped__"):  # a root's are filled in as arguments, but not a decorator's
             self._defaults(function, label)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             value = _cell_value(cell)
@@ -326,8 +336,10 @@ class _Walk:
             if plain is not value:
                 text = f"{_wrapper_name(value)} around {text}"
             self.parts[key] = text
-        elif isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, np.ufunc)):
+        elif isinstance(value, _IN_C) and _is_known_by_name(value):
             self.parts[key] = _reference(value)
+            if (bound := _bound_to(value)) is not None:
+                self._value(f"{key} self", bound, namespace, follow)
         elif type(value).__module__ in _ANNOTATIONS:
             self.parts[key] = repr(value)
         elif namespace is not None and type_name(type(value)) in _HARMLESS:
@@ -437,6 +449,33 @@ def _is_of(value: Any, namespace: dict[str, Any] | None) -> bool:
     return False
 
 
+def _is_called_in_python(value: Any) -> bool:
+    """Whether calling this instance runs a method of its class, whose code may use all that the instance has."""
+    return not isinstance(value, type) and isinstance(type(value).__call__, types.FunctionType)
+
+
+def _is_known_by_name(function: Any) -> bool:
+    """Whether the name of what is called in C says what it does. An `operator.itemgetter` has none, and that of a ufunc
+    which numpy.frompyfunc or numba made says nothing: it is no module's in C."""
+    if isinstance(function, np.ufunc):
+        return any(
+            vars(module).get(function.__name__) is function
+            for module in list(sys.modules.values())
+            if isinstance(module, types.ModuleType) and str(getattr(module, "__file__", "")).endswith(_IN_C_SUFFIXES)
+        )
+    return hasattr(function, "__name__")
+
+
+def _bound_to(function: Any) -> Any:
+    """The object whose method a function in C is, as `array.dot` and `dict.get` are; None for all others. Modules are
+    said to be theirs by functions in C, by those of pybind11 a capsule, and by class methods the class."""
+    if not isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType)):
+        return None
+    bound = function.__self__
+    of_c = isinstance(bound, types.ModuleType) or type(bound).__name__ == "PyCapsule"
+    return None if of_c or (isinstance(bound, type) and not bound.__flags__ & _HEAP_TYPE) else bound
+
+
 def _wrapper_name(value: Any) -> str:
     return type_name(type(value))
 
@@ -503,10 +542,29 @@ def _text(value: Any) -> str:
     plain = _plain_function(value)
     if plain is not None:
         return _function_text(plain)
-    tree = lower(value)
+    return _once(value, _value_text)
+
+
+def _value_text(value: Any) -> str:
     digest = hashlib.sha256()
-    _update(digest, tree)
+    _update(digest, lower(value))
     return f"{type_name(type(value))} sha256:{digest.hexdigest()}"
+
+
+_under_way = threading.local()
+
+
+def _once(value: Any, text: Callable[[Any], str]) -> str:
+    """The text of a value, but only that it is itself where it is met within that: the functions of a table may use the
+    table."""
+    ids: set[int] = _under_way.__dict__.setdefault("ids", set())
+    if id(value) in ids:
+        return f"itself {type_name(type(value))}"
+    ids.add(id(value))
+    try:
+        return text(value)
+    finally:
+        ids.remove(id(value))
 
 
 def _update(digest: Any, tree: Any) -> None:
@@ -533,10 +591,22 @@ def _update(digest: Any, tree: Any) -> None:
 
 def _function_text(function: Any) -> str:
     """All of a function as one text: for functions that are arguments of a call."""
-    if not isinstance(function, (types.FunctionType, functools.partial, types.MethodType)):
+    if isinstance(function, np.ufunc) and not _is_known_by_name(function):
+        raise Refused("is a ufunc that does not tell which function it is of", "Use that function itself.")
+    if isinstance(function, (types.BuiltinFunctionType, np.ufunc)) and _bound_to(function) is None:
         return f"{_reference(function)} {_package_version(function)}"
+    return _once(function, _walked_text)
+
+
+def _walked_text(function: Any) -> str:
     walk = _Walk(set())
     version = walk.root(function)
+    plain = function
+    while isinstance(plain, (functools.partial, types.MethodType)):
+        plain = plain.func if isinstance(plain, functools.partial) else plain.__func__
+    plain = _plain_function(plain)
+    if plain is not None:  # no call of it is seen, which may leave its defaults as they are
+        walk._defaults(plain, "")
     seen = walk.finish(version)
     live = [(name, _text(read())) for name, read in seen.live]
     return "py:" + _digest(repr((version, seen.fixed[1], live)))
@@ -548,6 +618,8 @@ def _lower_function(value: Any) -> dict[str, Any]:
         function = function.func
     try:
         return {_arguments.TYPE_KEY: f"function {function_name(function)}", "code": _function_text(value)}
+    except Refused:
+        raise
     except TypeError as e:
         raise Refused("is a function", str(e)) from None
 
