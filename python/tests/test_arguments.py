@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import datetime
 import enum
+import functools
 import io
 import itertools
 import os
@@ -290,6 +291,8 @@ REFUSED = {
     "within a list": lambda: [1, [Instance()]],
     "within a dict": lambda: {"a": Instance()},
     "within a dataclass": lambda: Grid(1, Instance()),
+    "file in a set": lambda: {npcache.File("x")},
+    "long key of a dict": lambda: {b"x" * ((1 << 20) + 1): 1},
     "half a surrogate pair": lambda: "\ud800",
     "function with a closure that cannot be told": lambda: (lambda held: lambda: held)(Instance()),
 }
@@ -333,6 +336,42 @@ def test_a_dataclass_with_hidden_attributes_is_refused(cache):
     grid.spacing = 0.5
     with pytest.raises(TypeError, match="spacing"):
         cache.memoize(lambda g: 0)(grid)
+
+
+@dataclasses.dataclass
+class Sphere:
+    radius: float
+
+    @functools.cached_property
+    def volume(self):
+        return self.radius**3
+
+
+def test_a_cached_property_that_was_read_counts(cache):
+    f = cache.memoize(lambda sphere: sphere.volume)
+    assert [f(Sphere(2)), f(Sphere(3)), f(Sphere(2))] == [8, 27, 8]
+    assert computed(f) == 2
+    stale = Sphere(2)
+    assert stale.volume == 8
+    stale.radius = 3
+    assert [f(stale), f(Sphere(3))] == [8, 27]
+
+
+def test_the_fields_of_a_named_tuple_count(key):
+    keys = {key(collections.namedtuple("P", fields)(1, 2)) for fields in ("lat lon", "lon lat", "lat height")}
+    assert len(keys) == 3
+
+
+def test_a_named_tuple_with_more_than_its_fields_is_refused(cache):
+    class Reading(collections.namedtuple("Reading", "value")):
+        pass
+
+    reading = Reading(1)
+    f = cache.memoize(lambda r: 2 * r.value)
+    assert f(reading) == 2
+    reading.offset = 3
+    with pytest.raises(TypeError, match="offset"):
+        f(reading)
 
 
 def test_what_contains_itself_is_refused(cache):

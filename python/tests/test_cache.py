@@ -264,6 +264,41 @@ def test_a_directory_that_is_gone_costs_no_result(cache):
         assert f(3).tolist() == [0, 1, 2]
 
 
+def test_an_exception_without_a_text_is_raised_as_it_is(cache):
+    class Mute(Exception):
+        def __str__(self):
+            raise OSError("no text")
+
+    @cache.memoize(version="")
+    def f():
+        raise Mute
+
+    for _ in range(2):
+        with pytest.raises(Mute):
+            f()
+
+
+def test_a_dependency_that_can_be_no_part_of_a_key_after_the_call_costs_no_result(cache):
+    connection = None
+
+    def connect():
+        nonlocal connection
+        connection = object()
+
+    @cache.memoize
+    def f():
+        if connection is None:
+            connect()
+        return 1
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert f() == 1
+    assert any("changed while it ran, and the next call raises TypeError" in str(w.message) for w in told)
+    with pytest.raises(TypeError, match="connection"):
+        f()
+
+
 def test_wrong_options_of_memoize_are_told(cache):
     with pytest.raises(TypeError, match="version is a text"):
         cache.memoize(lambda: 1, version=1)

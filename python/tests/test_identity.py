@@ -756,3 +756,10 @@ def test_the_identity_is_the_same_in_every_version_of_python(tmp_path):
         "global scale": "2.5",
         "default helper.names": "builtins.set sha256:7f60ab3d1e0c580b6d7a87ad28658ff3bd007965698691ab85b2de5c5a800278",
     }
+
+
+def test_an_integer_of_any_length_counts(cache):
+    def times(factor):
+        return cache.memoize(lambda x: x * factor)
+
+    assert [times(10**5000)(2), times(10**5000 + 1)(2)] == [2 * 10**5000, 2 * (10**5000 + 1)]

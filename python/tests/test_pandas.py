@@ -1,6 +1,7 @@
 """pandas Series and DataFrames as arguments and as results."""
 
 import contextlib
+import datetime
 import warnings
 
 import numpy as np
@@ -11,6 +12,11 @@ import npcache
 pd = pytest.importorskip("pandas")
 
 DATES = pd.date_range("2020-01-01", periods=3, freq="D")
+
+
+def offset(name=None, **how):
+    span = datetime.timedelta(**how)
+    return datetime.timezone(span) if name is None else datetime.timezone(span, name)
 
 
 def frame():
@@ -57,7 +63,11 @@ TABLES = {
     "index": lambda: pd.Index([1.5, 2.5], name="x"),
     "moment": lambda: pd.Timestamp("2020-01-01 12:00:00.123456789"),
     "moment with a zone": lambda: pd.Timestamp("2020-07-01 12:00", tz="Europe/Berlin"),
+    "moment at a fixed offset": lambda: pd.Timestamp("2020-07-01 12:00", tz=offset(minutes=-90)),
+    "dates at a fixed offset": lambda: pd.Series(DATES.tz_localize(offset(minutes=330))),
     "span": lambda: pd.Timedelta("1 days 00:00:01"),
+    "index of working days": lambda: pd.Series([1, 2], index=pd.bdate_range("2020-01-01", periods=2)),
+    "index of every other hour": lambda: pd.date_range("2020-01-01", periods=2, freq=pd.offsets.Hour(2)),
 }
 
 
@@ -135,6 +145,16 @@ REFUSED = {
     "mixed objects": lambda: pd.Series(["a", 1]),
     "two-level index": lambda: pd.Series([1], index=pd.MultiIndex.from_tuples([(1, 2)])),
     "attributes": lambda: with_attributes(),
+    "offset with a name": lambda: pd.Timestamp("2020-01-01", tz=offset("CET1", hours=1)),
+    "offset with the name of a zone": lambda: pd.Series(DATES.tz_localize(offset("Asia/Tokyo", hours=1))),
+    "offset with the name of another": lambda: pd.Timestamp("2020-01-01", tz=offset("UTC+02:00", hours=1)),
+    "offset with seconds": lambda: pd.Series(DATES.tz_localize(offset(seconds=1172))),
+    "index of days but holidays": lambda: pd.Series(
+        [1, 2], index=pd.date_range("2020-01-01", periods=2, freq=pd.offsets.CDay(holidays=["2020-01-02"]))
+    ),
+    "index of opening hours": lambda: pd.Series(
+        [1, 2], index=pd.date_range("2020-01-01 10:00", periods=2, freq=pd.offsets.BusinessHour(start="10:00"))
+    ),
     "column of a frame": lambda: pd.DataFrame({"a": [1], "b": pd.Categorical(["x"])}),
 }
 

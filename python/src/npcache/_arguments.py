@@ -16,6 +16,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import os
 import pathlib
 import re
@@ -23,7 +24,6 @@ import struct
 import unicodedata
 import uuid
 from ctypes import byref, c_void_p
-from functools import lru_cache
 from typing import Any, Callable, TypeVar
 
 import numpy as np
@@ -150,7 +150,8 @@ def lower(value: Any) -> Any:
         if isinstance(value, base):
             return lowering(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _typed(f"namedtuple {type_name(kind)}", items=_lower_items(value))
+        fields, items = named_items(value)
+        return _typed(f"namedtuple {type_name(kind)}({', '.join(fields)})", items=_lower_items(items))
     if dataclasses.is_dataclass(value):
         return _lower_dataclass(value)
     if kind.__module__.split(".")[0] == "pandas":
@@ -202,25 +203,53 @@ def _lower_dict(values: dict[Any, Any]) -> dict[str, Any]:
     if texts:
         return lowered
     items = [[lower(name), value] for name, value in lowered.items()]
-    return _typed("dict", items=sorted(items, key=lambda item: encode(item[0])))
+    return _typed("dict", items=sorted(items, key=lambda item: _order(item[0], "is a dict with a key")))
 
 
 def _lower_set(values: Any) -> dict[str, Any]:
-    return _typed("set", items=sorted(map(lower, values), key=encode))
+    return _typed("set", items=sorted(map(lower, values), key=lambda item: _order(item, "is a set with an item")))
+
+
+def _order(tree: Any, what: str) -> bytes:
+    """What to sort by where Python has no order: the bytes."""
+    try:
+        return encode(tree)
+    except TooLarge:
+        raise Refused(f"{what} that is a file, or more than 1 MiB", "Pass a list.") from None
+
+
+def named_items(value: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The fields of a named tuple, and its items: all that there is to it, or it is refused."""
+    fields, items = tuple(value._fields), tuple(tuple.__iter__(value))
+    if not all(type(field) is str and field.isidentifier() for field in fields):
+        raise Refused(f"is a {type(value).__name__} with fields that are no names")
+    if len(set(fields)) != len(items) or len(fields) != len(items):
+        raise Refused(f"is a {type(value).__name__} with other items than its fields")
+    more = sorted(getattr(value, "__dict__", ()))
+    if more:
+        raise Refused(f"is a {type(value).__name__} with attributes that are no fields ({', '.join(more)})")
+    return fields, items
 
 
 def _lower_dataclass(value: Any) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(value)]
-    more = sorted(set(getattr(value, "__dict__", ())) - set(names))
-    if more:
-        raise Refused(f"is a {type(value).__name__} with attributes that are no fields ({', '.join(more)})")
-    fields = {}
-    for name in names:
+    kind = type(value)
+    others = sorted(set(getattr(value, "__dict__", ())) - set(names))
+    # A property that was read is kept as it was then: where a field has changed since, the function sees the old value.
+    kept = [name for name in others if isinstance(getattr(kind, name, None), functools.cached_property)]
+    if kept != others:
+        more = ", ".join(name for name in others if name not in kept)
+        raise Refused(f"is a {kind.__name__} with attributes that are no fields ({more})")
+    lowered = {}
+    for name in names + kept:
         try:
-            fields[name] = lower(getattr(value, name))
+            lowered[name] = lower(getattr(value, name))
         except Refused as refused:
             raise refused.within(f".{name}")
-    return _typed(f"dataclass {type_name(type(value))}", fields=fields)
+    parts = {"fields": {name: lowered[name] for name in names}}
+    if kept:
+        parts["kept"] = {name: lowered[name] for name in kept}
+    return _typed(f"dataclass {type_name(kind)}", **parts)
 
 
 def _lower_enum(value: enum.Enum) -> dict[str, Any]:
@@ -392,7 +421,7 @@ def _encode_array(array: np.ndarray[Any, Any]) -> bytes:
     return b"\xd8\x28\x82" + dimensions + prefix + lengths + array.tobytes()
 
 
-@lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def _element_prefix(dtype: np.dtype[Any]) -> bytes:
     """What precedes the byte string of an array's elements: their tag, or the tag and the descr."""
     descr = canonical_descr(dtype)

@@ -665,17 +665,19 @@ class CachedFunction(Generic[P, R]):
                     return known.hand_out()  # type: ignore[no-any-return]
                 origin = _buffer_origin(hit)
                 seconds = _buffer_seconds(hit)
-                tally[origin] += 1
-                tally[_SECONDS] += seconds
                 memory = Memory(slot.hit)
-                if self._writable:
-                    result: R = read(copied(memory), slot.view, slot.view_out, True)
+                try:
+                    kept = copied(memory) if self._writable else memory
+                    result: R = read(kept, slot.view, slot.view_out, self._writable)
+                except Exception as e:
+                    self._warn_of_reading(e)
+                else:
+                    tally[origin] += 1
+                    tally[_SECONDS] += seconds
+                    if origin == ORIGIN_MEMORY and type(result) is np.ndarray and not (data is None or self._writable):
+                        handle.remember(data, hit, result, seconds)
                     return result
-                result = read(memory, slot.view, slot.view_out, False)
-                if origin == ORIGIN_MEMORY and data is not None and type(result) is np.ndarray:
-                    handle.remember(data, hit, result, seconds)
-                return result
-            if status < 0:
+            elif status < 0:
                 self._give_up(take_error(slot.error))
         except BaseException:  # a signal, perhaps before anybody took these out
             output, buffer, slot.todo.value, slot.hit.value = slot.todo.value, slot.hit.value, None, None
@@ -793,27 +795,32 @@ class CachedFunction(Generic[P, R]):
         try:
             result = self._function(*args, **kwargs)
         except BaseException as e:
-            task.abandon(f"{type(e).__name__}: {e}")
+            task.abandon(_told(e))
             raise
         try:
-            memory = task.store(flatten(result))
-        except Refused as refused:
+            arrays = flatten(result)
+        except Exception as e:
             task.abandon("the result cannot be stored")
             tally[_UNSTORED] += 1
-            self._warn(
-                "result", f"its result{refused.path} {refused.what}, which cannot be stored: every call computes."
-            )
+            what = f"{e.path} {e.what}, which" if isinstance(e, Refused) else f" raises {_told(e)}, and"
+            self._warn("result", f"its result{what} cannot be stored: every call computes.")
             return result
-        except Error as e:
+        try:
+            memory = task.store(arrays)
+        except Exception as e:  # MemoryError too
             tally[_UNSTORED] += 1
-            self._warn(f"error {e.status}", f"its result is not stored: {e}")
+            self._warn(f"error {getattr(e, 'status', '')}", f"its result is not stored: {_told(e)}")
             return result
         self._check_stored(library.buffer_stored(memory.buffer), tally)
         self._warn_of_changes(identity)
         if self._writable:
             return result
         view = View()
-        kept: R = read(memory, view, byref(view), False)
+        try:
+            kept: R = read(memory, view, byref(view), False)
+        except Exception as e:
+            self._warn_of_reading(e)
+            return result
         return kept
 
     def _check_stored(self, status: int, tally: _Tally) -> None:
@@ -843,13 +850,20 @@ class CachedFunction(Generic[P, R]):
                 )
 
     def _warn_of_changes(self, before: Any) -> None:
-        after = self._identity.current()
+        try:
+            after = self._identity.current()
+        except Exception as e:
+            self._warn("changes", f"what it uses changed while it ran, and the next call raises {_told(e)}")
+            return
         if after is not before and after != before:
             names = sorted({name for name, _ in set(after[1]) ^ set(before[1])})
             self._warn(
                 "changes",
                 f"{', '.join(names)} changed while it ran. If the function does that itself, no call will be a hit.",
             )
+
+    def _warn_of_reading(self, error: Exception) -> None:
+        self._warn("read", f"a stored result cannot be read, and its calls compute until `forget`: {_told(error)}")
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned:
@@ -889,6 +903,14 @@ _LOWERINGS[CachedFunction] = _lower_cached
 
 def _recreate(cache: Cache, function: Any, how: dict[str, Any]) -> Any:
     return CachedFunction(cache, function, **how)
+
+
+def _told(error: BaseException) -> str:
+    """An exception in a line, also where its own text raises."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _defaults_of(function: Any) -> tuple[Any, Any]:

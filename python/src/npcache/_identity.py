@@ -533,7 +533,8 @@ def _is_immutable(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     """A value as the text of a dependency: readable where it is short. Raises Refused."""
-    if type(value) in (int, float, str, bool, bytes, type(None), complex):
+    is_long = type(value) is int and value.bit_length() > 4 * _MAX_TEXT  # repr has a limit of digits
+    if type(value) in (int, float, str, bool, bytes, type(None), complex) and not is_long:
         text = repr(value)
         if len(text) <= _MAX_TEXT and value == value:
             return text

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import decimal
 import json
 import re
 import sys
@@ -27,7 +28,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ._arguments import Refused, canonical_descr, type_name
+from ._arguments import Refused, canonical_descr, named_items, type_name
 from ._library import ORDER_F, View, check, library, numbers
 
 MAX_NAME = 1024
@@ -73,9 +74,10 @@ def _flatten(value: Any, path: str, arrays: list[tuple[str | None, np.ndarray[An
         for key, item in value.items():
             _flatten(item, _join(path, _key_step(key)), arrays)
     elif isinstance(value, tuple) and hasattr(value, "_fields") and value._fields:
-        path = _join(path, f"<namedtuple {_class_reference(kind)}>")
-        for name, item in zip(value._fields, value):
-            _flatten(item, _join(path, name), arrays)
+        fields, items = named_items(value)
+        path = _join(path, _namedtuple_step(kind, fields))
+        for name, item in zip(fields, items):
+            _flatten(item, _join(path, _key_step(name)), arrays)
     elif kind.__module__.split(".")[0] == "pandas":
         from ._tables import take_apart
 
@@ -107,8 +109,23 @@ def _key_step(key: Any) -> str:
     raise Refused(f"is a dict with a {type(key).__name__} as a key")
 
 
-def _class_reference(kind: type) -> str:
-    return f"{type_name(kind).rpartition('.' + kind.__qualname__)[0]} {kind.__qualname__}".replace("<locals>.", "")
+def _namedtuple_step(kind: type, fields: tuple[str, ...]) -> str:
+    """The step that `_object` finds the class by. Refused where that would make another object than there was."""
+    module = type_name(kind).rpartition("." + kind.__qualname__)[0]
+    qualified = kind.__qualname__.replace("<locals>.", "")
+    step = f"<namedtuple {module} {qualified}>"
+    if not _is_plain(kind) or " " in module or not _STEP.fullmatch(step):
+        raise Refused(f"is a {type_name(kind)}, a named tuple with a constructor of its own")
+    if _namedtuple(module, qualified, fields) is not kind:  # made in a function, where no name leads to it
+        more = vars(kind).keys() - vars(_substitute(kind.__name__, fields)).keys()
+        if kind.__bases__ != (tuple,) or not all(name.startswith("__") for name in more):
+            raise Refused(f"is a {type_name(kind)}, a named tuple with methods whose class no name leads to")
+    return step
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a named tuple's class has the constructor that `namedtuple` makes: so its items are all of it."""
+    return kind.__init__ is object.__init__ and str(kind.__new__.__module__).startswith("namedtuple_")
 
 
 def _int_array(value: int) -> np.ndarray[Any, Any]:
@@ -116,7 +133,7 @@ def _int_array(value: int) -> np.ndarray[Any, Any]:
         return np.array(value, "<i8")
     if 0 <= value < 1 << 64:
         return np.array(value, "<u8")
-    return np.frombuffer(str(value).encode(), "u1")
+    return np.frombuffer(str(decimal.Decimal(value)).encode(), "u1")  # str(int) has a limit of digits
 
 
 _TO_ARRAY: dict[type, Callable[[Any], np.ndarray[Any, Any]]] = {
@@ -321,7 +338,7 @@ def _leaf(kind: str, array: Any) -> Any:
         data = array.tobytes()
         return data if kind == "bytes" else data.decode("utf-8", "surrogatepass")
     if kind == "int" and array.ndim:
-        return int(array.tobytes())
+        return int(decimal.Decimal(array.tobytes().decode()))
     if kind == "None":
         return None
     if kind in ("()", "[]", "{}"):
@@ -332,7 +349,7 @@ def _leaf(kind: str, array: Any) -> Any:
 def _object(name: str, parts: Any) -> Any:
     if name.startswith("namedtuple "):
         _, module, qualified = name.split(" ", 2)
-        return _namedtuple(module, qualified, tuple(parts))(*parts.values())
+        return tuple.__new__(_namedtuple(module, qualified, tuple(parts)), parts.values())
     from ._tables import put_together
 
     return put_together(name, parts)
@@ -346,13 +363,15 @@ def _namedtuple(module: str, qualified: str, fields: tuple[str, ...]) -> Any:
     for part in qualified.split("."):
         found = getattr(found, part, None)
     if isinstance(found, type) and issubclass(found, tuple) and getattr(found, "_fields", None) == fields:
+        if not _is_plain(found):
+            raise ValueError(f"{type_name(found)} is a named tuple with a constructor of its own")
         return found
     return _substitute(qualified.rpartition(".")[2], fields)
 
 
 @lru_cache(maxsize=256)
 def _substitute(name: str, fields: tuple[str, ...]) -> Any:
-    return collections.namedtuple(name, fields)
+    return collections.namedtuple(name, fields, rename=True)  # `_1`, as rename made it
 
 
 def copied(result: Memory) -> Memory:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from ._arguments import Refused
 
@@ -148,11 +149,22 @@ def _zone_name(zone: Any) -> str:
     if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
         return zone.key
     if isinstance(zone, datetime.timezone):
-        return str(zone)
+        offset = zone.utcoffset(None)
+        if str(zone) == str(datetime.timezone(offset)) and not offset % datetime.timedelta(minutes=1):
+            return str(zone)
     name = getattr(zone, "zone", None)  # pytz
     if isinstance(name, str):
         return name
     raise Refused(f"has dates in the time zone {zone!r}", "Convert them to UTC, or to a zone with a name.")
+
+
+def _freq_name(freq: Any) -> str | None:
+    """A frequency by a name that tells all of it. That of one with holidays, or with opening hours, does not."""
+    if freq is None:
+        return None
+    if to_offset(freq.freqstr) != freq:
+        raise Refused(f"has an index of dates with the frequency {freq!r}", "Set the index's freq to None.")
+    return str(freq.freqstr)
 
 
 def _label(label: Any) -> Any:
@@ -167,7 +179,7 @@ def _index(index: Any) -> dict[str, Any]:
     if kind is pd.RangeIndex:
         return {"start": index.start, "stop": index.stop, "step": index.step, "name": name}
     if kind in (pd.DatetimeIndex, pd.TimedeltaIndex):
-        return {"values": _column(index), "freq": index.freqstr, "name": name}
+        return {"values": _column(index), "freq": _freq_name(index.freq), "name": name}
     if kind is pd.Index:
         if index.dtype == object and not all(type(label) is str for label in index):
             return {"labels": [_label(label) for label in index], "name": name}
