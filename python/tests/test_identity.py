@@ -1,6 +1,7 @@
 """Which changes of code and of what it uses compute anew, and which do not."""
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -617,6 +618,67 @@ def test_a_decorators_own_defaults_count(cache):
         return wrapper
 
     assert outcomes(cache, made, 1) == [1, 2, 1, 2]
+
+
+INSTANCES = """
+import functools
+class Scaled:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.function = function
+    def __call__(self, x): return 2 * self.function(x)
+@Scaled
+def g(x): return x + 1
+def f(x): return g(x)
+def make(g): return lambda x: g(x)
+h = make(g)
+"""
+
+
+def test_an_instance_around_a_function_is_more_than_the_function(module, cache):
+    loaded = module(INSTANCES)
+    for function in (loaded.g, loaded.h):
+        with pytest.raises(TypeError, match=r"is a user_module\.Scaled"):
+            cache.memoize(function)(1)
+    f = cache.memoize(loaded.f)
+    with pytest.warns(npcache.CacheWarning, match="global `g` is a user_module.Scaled, which is not part of the key"):
+        assert f(1) == 4
+    for old, new in [("x + 1", "x + 2"), ("2 * self", "3 * self")]:
+        other = cache.memoize(module(INSTANCES.replace(old, new)).f)
+        with pytest.warns(npcache.CacheWarning):
+            assert other(1) == 6
+    assert f(1) == 4
+    assert f.stats().computed == 3  # one name
+
+
+def test_a_method_behind_a_cache_of_python_counts_with_its_object(cache):
+    @dataclasses.dataclass(frozen=True)
+    class Model:
+        k: int
+
+        @functools.lru_cache  # noqa: B019
+        def at(self, x):
+            return self.k * x
+
+    def enclosed(n):
+        at = Model(n).at
+        return lambda x: at(x)
+
+    assert outcomes(cache, enclosed, 1) == [1, 2, 1, 2]
+
+
+def test_what_computes_under_the_name_of_a_method_that_changes_counts(module, cache):
+    source = """
+    import numpy as np
+    class Kernel:
+        @staticmethod
+        def add(x): return x + 1
+    def f(x): return Kernel.add(np.append(x, 1))
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.memoize(module(source).f)(3).tolist() == [4, 2]
+    assert cache.memoize(module(source.replace("x + 1", "x + 2")).f)(3).tolist() == [5, 3]
 
 
 def test_functions_in_a_table_may_use_the_table(module, cache):

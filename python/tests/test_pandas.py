@@ -199,3 +199,11 @@ def test_a_stored_frame_is_not_changed_through_a_result(cache):
         assert not result["a"].any()
         result.iloc[0, 0] = 7
         assert result.iloc[0, 0] == 7
+
+
+def test_a_series_that_it_adds_to_another_counts(cache):
+    weights = pd.Series([1.0, 2.0])
+    f = cache.memoize(lambda x: weights.add(x).sum())
+    assert f(1.0) == 5
+    weights[0] = 2.0
+    assert f(1.0) == 6

@@ -16,6 +16,7 @@ import __future__
 
 import ast
 import builtins
+import collections
 import copy
 import dataclasses
 import dis
@@ -47,7 +48,8 @@ _FUTURE_FLAGS = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
 )
 
-# Methods that change what they are called on. A name of which a function calls one is where it puts things.
+# Methods that change what they are called on, if that is a container. One of which a function calls such a method is
+# where it puts things; but np.append and the `add` of a Series compute.
 _MUTATORS = frozenset(
     [
         "add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft",
@@ -55,6 +57,8 @@ _MUTATORS = frozenset(
         "setdefault", "symmetric_difference_update", "update", "write", "writelines",
     ]
 )  # fmt: skip
+
+_CONTAINERS = (list, dict, set, collections.deque, bytearray, np.ndarray)
 
 # Longer values are told by their hash.
 _MAX_TEXT = 200
@@ -68,8 +72,10 @@ _IMMUTABLE: tuple[type, ...] = (
 _HARMLESS = frozenset(
     ["logging.Logger", "logging.LoggerAdapter", "logging.RootLogger", "_thread.lock", "_thread.RLock", "npcache.Cache"]
 )
-# What is called in C; the endings of the modules that it comes from; and the flag of the classes that do not.
+# What is called in C, how a class says so, and the endings of the modules that it comes from. The flag is that of the
+# classes which a `class` statement made, and of few others.
 _IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType, np.ufunc)
+_CALL_IN_C = types.WrapperDescriptorType
 _IN_C_SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _HEAP_TYPE = 1 << 9
 
@@ -219,17 +225,17 @@ class _Walk:
         node = _find_node(function)
         text = "py:" + (_digest(_dump_function(node)) if node is not None else _digest(_dump_code(code)))
         self._visited[id(function)] = text
-        written = _written_names(node) if node is not None else set()
+        written, called = _written_names(node) if node is not None else (set(), set())
         if not root or hasattr(function, "__wrapped__"):  # a root's are filled in as arguments, but not a decorator's
             self._defaults(function, label)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             value = _cell_value(cell)
             self.cells.append((cell, value))
-            if name in written:
+            if name in written or (name in called and _is_put_into(value)):
                 self._warn_written("closure variable", name)
             else:
                 self._value(f"closure {label}{name}", value, follow=True, read=functools.partial(_cell_value, cell))
-        self._globals(function, written)
+        self._globals(function, written, called)
         return text
 
     def _defaults(self, function: types.FunctionType, label: str) -> None:
@@ -240,7 +246,7 @@ class _Walk:
         for name, value in (function.__kwdefaults__ or {}).items():
             self._value(f"default {label}{name}", value, follow=True)
 
-    def _globals(self, function: types.FunctionType, written: set[str]) -> None:
+    def _globals(self, function: types.FunctionType, written: set[str], called: set[str]) -> None:
         namespace = function.__globals__
         home = namespace is self._home
         module = "" if home else f"{namespace.get('__name__')}."
@@ -253,7 +259,7 @@ class _Walk:
             if value is _MISSING:
                 if not hasattr(builtins, name):
                     self.parts[key] = "not defined"
-            elif name in written:
+            elif name in written or (name in called and _is_put_into(value)):
                 self._warn_written("global", name)
             else:
                 self._value(key, value, namespace=namespace, read=functools.partial(namespace.get, name, _MISSING))
@@ -323,7 +329,7 @@ class _Walk:
                 self._value(f"{key} argument {i}", argument, follow=True)
             for name, argument in value.keywords.items():
                 self._value(f"{key} argument {name}", argument, follow=True)
-        elif isinstance(value, types.MethodType) and isinstance(value.__func__, types.FunctionType):
+        elif isinstance(value, types.MethodType) and _plain_function(value.__func__) is not None:
             self._value(f"{key} self", value.__self__, namespace, follow)
             self._value(key, value.__func__, namespace, follow)
         elif isinstance(value, type):
@@ -347,6 +353,9 @@ class _Walk:
         else:
             if follow or (namespace is not None and type(value).__module__ == namespace.get("__name__")):
                 self._class_of(key, value)
+            if _is_called_in_python(value) and "__wrapped__" in getattr(value, "__dict__", {}):
+                self._value(f"{key} class", type(value), namespace, follow)
+                self._value(f"{key} wrapped", value.__wrapped__, namespace, follow)
             self._plain_value(key, value, namespace is not None, read)
 
     def _class_of(self, key: str, value: Any) -> None:
@@ -428,15 +437,20 @@ def _spoken(key: str) -> str:
 
 
 def _plain_function(value: Any) -> types.FunctionType | None:
-    """The function of Python's own within wrappers in C, which add nothing to it: lru_cache, numba. Not one within a
-    decorator's function, which is code that counts, and has what it wraps in its closure."""
+    """The function of Python's own within wrappers that add nothing to it: in C, such as lru_cache's, numba's, and this
+    package's. Not one within a decorator's function, which is code that counts, and has what it wraps in its closure;
+    nor one within an instance of a decorator's class, which has more to it."""
     for _ in range(32):
         if isinstance(value, types.FunctionType):
             return value
-        wrapped = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
-        if wrapped is None or isinstance(value, type):
+        if isinstance(value, (type, types.MethodType, functools.partial)):
             return None
-        value = wrapped
+        if type(value).__module__.split(".")[0] in ("numba", "numba_cuda"):
+            value = getattr(value, "py_func", None)
+        elif not _is_called_in_python(value) or hasattr(type(value), "__npcache_identity__"):
+            value = getattr(value, "__wrapped__", None)
+        else:
+            return None
     return None
 
 
@@ -451,7 +465,7 @@ def _is_of(value: Any, namespace: dict[str, Any] | None) -> bool:
 
 def _is_called_in_python(value: Any) -> bool:
     """Whether calling this instance runs a method of its class, whose code may use all that the instance has."""
-    return not isinstance(value, type) and isinstance(type(value).__call__, types.FunctionType)
+    return callable(value) and not isinstance(value, type) and not isinstance(type(value).__call__, _CALL_IN_C)
 
 
 def _is_known_by_name(function: Any) -> bool:
@@ -817,9 +831,24 @@ def _dump(node: Any) -> str:
     return repr(node)
 
 
-def _written_names(node: ast.AST) -> set[str]:
-    """Names of which a function changes the contents: counters, lists it appends to."""
+def _is_put_into(value: Any) -> bool:
+    """Whether `value.add(...)` and the like change it, for all that is known. What has an encoding and is no container
+    counts as always, and where it is changed after all, that is seen and warned about."""
+    if isinstance(value, _CONTAINERS):
+        return True
+    if isinstance(value, (types.ModuleType, type)) or _plain_function(value) is not None:
+        return False
+    try:
+        lower(value)
+    except Refused:
+        return True
+    return False
+
+
+def _written_names(node: ast.AST) -> tuple[set[str], set[str]]:
+    """Names of which a function changes the contents, such as counters; and those that it calls one of _MUTATORS of."""
     written: set[str] = set()
+    called: set[str] = set()
     for inner in ast.walk(node):
         targets: Iterable[ast.AST] = ()
         if isinstance(inner, (ast.Assign, ast.Delete)):
@@ -828,14 +857,17 @@ def _written_names(node: ast.AST) -> set[str]:
         elif isinstance(inner, (ast.AugAssign, ast.AnnAssign)):
             targets = [inner.target]
         elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _MUTATORS:
-            targets = [inner.func]
+            called.update(_base_name(inner.func))
         elif isinstance(inner, (ast.Global, ast.Nonlocal)):
             written.update(inner.names)
         for target in targets:
             if isinstance(target, (ast.Subscript, ast.Attribute)):
-                base: ast.AST = target
-                while isinstance(base, (ast.Subscript, ast.Attribute)):
-                    base = base.value
-                if isinstance(base, ast.Name):
-                    written.add(base.id)
-    return written
+                written.update(_base_name(target))
+    return written, called
+
+
+def _base_name(node: ast.AST) -> list[str]:
+    """The name that an expression such as `a.b[0].c` begins with, if it is one."""
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        node = node.value
+    return [node.id] if isinstance(node, ast.Name) else []
