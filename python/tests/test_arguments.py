@@ -5,11 +5,13 @@ import dataclasses
 import datetime
 import enum
 import functools
+import inspect
 import io
 import itertools
 import os
 import pathlib
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -117,6 +119,71 @@ def test_a_wrong_call_raises_what_the_function_raises(cache):
         with pytest.raises(TypeError, match=r"f\(\)"):
             f(*args, **kwargs)
     assert f.stats().calls == 0
+
+
+def doubling(n):
+    """A decorator whose function has a default and a parameter that the decorated one does not have."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(*args, times=1, **kwargs):
+            return times * function(*args, **{"n": n, **kwargs})
+
+        return wrapper
+
+    return decorate
+
+
+def test_a_decorators_function_is_called_by_its_own_signature(cache):
+    @cache.memoize
+    @doubling(5)
+    def power(x, n=2):
+        return x**n
+
+    for _ in range(2):
+        assert [power(3), power(3, n=2), power(3, times=2), power(3, times=1)] == [243, 9, 486, 243]
+    assert computed(power) == 3
+    assert "power" in power.explain(3, times=4)
+    with pytest.raises(TypeError, match="unexpected"):
+        power(3, m=1)
+
+
+class Doubled:
+    """The same as an instance."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __call__(self, x, n=5):
+        return x**n
+
+
+def test_what_wraps_a_function_is_called_as_it_says_itself(cache):
+    def power(x, n=2):
+        return x**n
+
+    def signed(*args, **kwargs):
+        return power(*args, **{"n": 5, **kwargs})
+
+    signed.__signature__ = inspect.signature(power)
+    wrapped = doubling(5)(power)
+    for function in (signed, wrapped, functools.partial(wrapped), types.MethodType(wrapped, 3), Doubled(power)):
+        f = cache.memoize(function, name="f", version="")
+        f.clear()
+        given = () if isinstance(function, types.MethodType) else (3,)
+        assert [f(*given), f(*given, n=2), f(*given)] == [243, 9, 243]
+
+
+def test_wrappers_in_c_are_called_as_what_they_wrap(cache):
+    @functools.cache
+    def power(x, n=2):
+        return x**n
+
+    for function in (power, functools.partial(power)):
+        f = cache.memoize(function, name="f", version="")
+        assert f.key(3) == f.key(x=3) == f.key(3, n=2) != f.key(3, n=5)
+    with pytest.raises(ValueError, match="no parameter m to ignore"):
+        cache.memoize(power, ignore=["m"])
 
 
 def test_ignored_parameters_do_not_count(cache):

@@ -39,7 +39,7 @@ from ._arguments import (
     lower_argument,
     names_a_file,
 )
-from ._identity import CacheWarning, Identity, _outside, function_name
+from ._identity import CacheWarning, Identity, _is_called_in_python, _outside, _plain_function, function_name
 from ._library import (
     BUSY,
     CLEAR_REMOVE_DIR,
@@ -481,12 +481,33 @@ _buffer_seconds = library.buffer_seconds
 _release = library.unconverted("buffer_release", None)
 
 
+def _signature(function: Any) -> inspect.Signature:
+    """How a function is called. What `functools.wraps` made says that it is called as what it wraps, but its names and
+    defaults are its own."""
+    return inspect.signature(_undecorated(function), follow_wrapped=False)
+
+
+def _undecorated(function: Any) -> Any:
+    """A function without what is said about it, `__wrapped__` and `__signature__`. A wrapper in C is called as what it
+    wraps."""
+    if isinstance(function, functools.partial):
+        return functools.partial(_undecorated(function.func), *function.args, **function.keywords)
+    if isinstance(function, types.MethodType):
+        return types.MethodType(_undecorated(function.__func__), function.__self__)
+    plain = None if _is_called_in_python(function) else _plain_function(function)
+    if plain is None:
+        return function
+    bare = types.FunctionType(plain.__code__, {}, plain.__name__, plain.__defaults__, plain.__closure__)
+    bare.__kwdefaults__ = plain.__kwdefaults__
+    return bare
+
+
 class _Parameters:
     """A signature, ready for encoding calls."""
 
     def __init__(self, function: Any, ignore: frozenset[str], fast: dict[type, Callable[[Any], bytes]]) -> None:
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = list(_signature(function).parameters.values())
         except (ValueError, TypeError):  # some functions in C have none
             parameters = [
                 inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
@@ -778,7 +799,7 @@ class CachedFunction(Generic[P, R]):
         handle = self._adopt(self._identity.current())
         arguments = self._arguments(args, kwargs)
         if arguments is None:
-            inspect.signature(self._function).bind(*args, **kwargs)  # raises
+            _signature(self._function).bind(*args, **kwargs)  # raises
             raise TypeError(f"{self.name} cannot be called so")
         try:
             use(handle.function, arguments)

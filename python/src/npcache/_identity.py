@@ -226,7 +226,7 @@ class _Walk:
         text = "py:" + (_digest(_dump_function(node)) if node is not None else _digest(_dump_code(code)))
         self._visited[id(function)] = text
         written, called = _written_names(node) if node is not None else (set(), set())
-        if not root or hasattr(function, "__wrapped__"):  # a root's are filled in as arguments, but not a decorator's
+        if not root:  # a root's defaults are filled in as arguments
             self._defaults(function, label)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             value = _cell_value(cell)
