@@ -18,6 +18,9 @@ PACKAGE = ROOT / "python"
 PROJECT = (PACKAGE / "pyproject.toml").read_text()
 OLDEST = tuple(map(int, re.search(r'requires-python = ">=(\d+)\.(\d+)"', PROJECT).groups()))
 
+# Beside numpy.
+PACKAGES = ["cloudpickle", "pandas", "pytest"]
+
 VERSIONS = """
 import sys, numpy, pandas
 print("Python", sys.version.split()[0], "with numpy", numpy.__version__, "and pandas", pandas.__version__)
@@ -46,13 +49,14 @@ def environment(pythons, numpy):
     for version, program in pythons:
         path = ROOT / "target" / f"python-{version[0]}.{version[1]}-{numpy.replace('==', '-').rstrip('.*')}"
         python = path / "bin" / "python"
-        if not (path / "ready").exists():
+        ready = path / "ready"
+        if not ready.exists() or ready.read_text() != " ".join(PACKAGES):
             subprocess.run([program, "-m", "venv", "--clear", path], check=True)
             install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
-            if subprocess.run([*install, numpy, "pandas", "pytest"]).returncode != 0:
+            if subprocess.run([*install, numpy, *PACKAGES]).returncode != 0:
                 print(f"{numpy} cannot be installed for {program}: the next", flush=True)
                 continue
-            (path / "ready").touch()
+            ready.write_text(" ".join(PACKAGES))
         return python
     sys.exit(f"{numpy} cannot be installed for any Python here")
 

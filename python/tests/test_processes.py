@@ -219,6 +219,66 @@ if __name__ == "__main__":
         assert (totals.misses, totals.memory) == (1, 999), name
 
 
+NOTEBOOK = """
+import npcache
+cache = npcache.Cache({path!r})
+offset = 1
+class Scale:
+    factor = 2
+def double(x):
+    return Scale.factor * x
+@cache.memoize
+def f(x, n=3):
+    return double(x) + n + offset
+def make():
+    @cache.memoize
+    def factorial(n):
+        return n * factorial(n - 1) if n else 1
+    return factorial
+factorial = make()
+"""
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_cloudpickle_takes_functions_of_a_script_or_a_notebook_with_their_keys(tmp_path, is_file):
+    cloudpickle = pytest.importorskip(
+        "cloudpickle", reason="cloudpickle is not installed: joblib and dask pickle by it"
+    )
+    cell = tmp_path / "cell.py"
+    source = NOTEBOOK.format(path=str(tmp_path / "cache"))
+    if is_file:
+        cell.write_text(source)
+    program = f"""
+import cloudpickle, linecache, pickle, sys
+source = {source!r}
+if not {is_file}:
+    linecache.cache[{str(cell)!r}] = len(source), None, source.splitlines(True), {str(cell)!r}
+exec(compile(source, {str(cell)!r}, "exec"))
+assert pickle.loads(pickle.dumps(f)) is f  # by its name
+print(f.key(2), factorial.key(4), f(2), factorial(4), file=sys.stderr)
+sys.stdout.buffer.write(cloudpickle.dumps([f, factorial]))
+"""
+    worker = """
+import pickle, sys
+f, factorial = pickle.load(sys.stdin.buffer)
+print(f.key(2), factorial.key(4), f(2), factorial(4), file=sys.stderr)
+print(f.stats().computed, factorial.stats().computed, factorial(6))
+"""
+    paths = [str(Path(module.__file__).parents[1]) for module in (npcache, cloudpickle)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+    def run(program, data):
+        done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout, done.stderr.split()
+
+    pickled, here = run(program, b"")
+    counts, there = run(worker, pickled)
+    assert there == here
+    assert here[2:] == [b"8", b"24"]
+    assert counts.split() == [b"0", b"0", b"720"]
+
+
 def test_a_pickled_cache_is_the_same_directory(cache):
     options = npcache.Cache(cache.path, mode="readonly", lock_timeout=5)
     copy = pickle.loads(pickle.dumps(options))

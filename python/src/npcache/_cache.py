@@ -12,6 +12,7 @@ import ctypes
 import functools
 import html
 import inspect
+import linecache
 import os
 import sys
 import types
@@ -907,9 +908,14 @@ class CachedFunction(Generic[P, R]):
         qualified = getattr(self, "__qualname__", "")
         for part in qualified.split("."):
             found = getattr(found, part, None)
-        if found is self:  # the name by which pickle finds functions as well
+        # The name by which pickle finds functions as well. But where cloudpickle writes, for joblib or dask, the reader
+        # has another main module. It has no hook for objects, so it is seen by the frame that calls this.
+        pickler = sys._getframe(1).f_globals.get("__name__", "")
+        by_value = self.__module__ == "__main__" and pickler.rpartition(".")[2].startswith("cloudpickle")
+        if found is self and not by_value:
             return qualified
-        return _recreate, (self.cache, self._function, self._how)
+        how = {**self._how, "name": self.name}  # a function that calls itself is not whole yet when this is read
+        return _recreate, (self.cache, self._function, how, self._identity.sources())
 
 
 def _lower_cached(value: Any) -> Any:
@@ -922,7 +928,9 @@ def _lower_cached(value: Any) -> Any:
 _LOWERINGS[CachedFunction] = _lower_cached
 
 
-def _recreate(cache: Cache, function: Any, how: dict[str, Any]) -> Any:
+def _recreate(cache: Cache, function: Any, how: dict[str, Any], sources: dict[str, list[str]]) -> Any:
+    for name, lines in sources.items():
+        linecache.cache[name] = sum(map(len, lines)), None, lines, name
     return CachedFunction(cache, function, **how)
 
 

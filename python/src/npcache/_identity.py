@@ -109,6 +109,16 @@ class Identity:
         version, parts = seen.fixed
         return version, parts + tuple((name, _text(read())) for name, read in seen.live)
 
+    def sources(self) -> dict[str, list[str]]:
+        """The lines of the code that is in no file, a notebook's cells, by their names: without these, another process
+        would know the code by its bytecode, and not find what is stored."""
+        try:
+            self.current()
+        except Exception:  # said where the function is called
+            return {}
+        names = {code.co_filename for _, code, _, _ in self._seen._codes} if self._seen else set()
+        return {name: lines for name in names if not os.path.exists(name) and (lines := linecache.getlines(name))}
+
     def _look(self) -> _Seen:
         walk = _Walk(self._warned)
         if self._given is None:
