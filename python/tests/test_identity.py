@@ -651,6 +651,20 @@ def test_an_instance_around_a_function_is_more_than_the_function(module, cache):
     assert f.stats().computed == 3  # one name
 
 
+@pytest.mark.parametrize("attribute", ["py_func", "__wrapped__"])
+def test_what_numba_makes_of_a_function_is_the_function(cache, attribute):
+    class Compiled:  # a stand-in for the wrappers of numba that are called in Python
+        __module__ = "numba.core.registry"
+
+        def __init__(self, function):
+            setattr(self, attribute, function)
+
+        def __call__(self, x):
+            return getattr(self, attribute)(x)
+
+    assert outcomes(cache, lambda n: Compiled(lambda x: n * x), 1) == [1, 2, 1, 2]
+
+
 def test_a_method_behind_a_cache_of_python_counts_with_its_object(cache):
     @dataclasses.dataclass(frozen=True)
     class Model:

@@ -456,7 +456,7 @@ def _plain_function(value: Any) -> types.FunctionType | None:
         if isinstance(value, (type, types.MethodType, functools.partial)):
             return None
         if type(value).__module__.split(".")[0] in ("numba", "numba_cuda"):
-            value = getattr(value, "py_func", None)
+            value = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)  # of njit; of vectorize
         elif not _is_called_in_python(value) or hasattr(type(value), "__npcache_identity__"):
             value = getattr(value, "__wrapped__", None)
         else:
