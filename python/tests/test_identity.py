@@ -364,6 +364,112 @@ def test_a_class_of_its_module_counts(identity):
         assert identity(source) != identity(source.replace(old, new)), new
 
 
+def test_a_class_that_changes_in_place_is_seen(cache):
+    class Base:
+        def step(self):
+            return 1
+
+    class Params(Base):
+        k, weights = 2, [1]
+
+        def add(self, x):
+            return x + self.step()
+
+    f = cache.memoize(lambda x: Params().add(x) * Params.k * sum(Params.weights))
+    assert f(1) == 4
+    Params.k = 3
+    assert f(1) == 6
+    Params.add = lambda self, x: x
+    assert f(1) == 3
+    Params.weights.append(1)
+    assert f(1) == 6
+    Params.add = Base.step  # a method of the base, which is then its own
+    assert [Params.k, Params.weights] == [3, [1, 1]]
+    Base.step = lambda self, x=0: 7 + x
+    del Params.add
+    Base.add = Base.step
+    assert f(1) == 48
+    assert f(1) == 48
+    assert f.stats().computed == 5
+
+
+def test_a_class_behind_a_cached_class_method_counts(cache):
+    class Params:
+        k = 2
+
+        @classmethod
+        def at(cls, x):
+            return cls.k * x
+
+    f = cache.memoize(Params.at)
+    assert f(1) == 2
+    Params.k = 3
+    assert f(1) == 3
+    assert cache.memoize(Params.at)(1) == 3
+    assert f.stats().computed == 2
+
+
+def test_a_class_whose_code_changes_it_is_a_hit_again(cache):
+    class Model:
+        made = 0
+        known = {}  # noqa: RUF012
+
+        def __init__(self):
+            type(self).made += 1
+
+        def at(self, x):
+            if x not in self.known:
+                self.known[x] = x**2
+            return self.known[x]
+
+    f = cache.memoize(lambda x: Model().at(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [f(2), f(3), f(2), f(3)] == [4, 9, 4, 9]
+    assert f.stats().computed == Model.made == 2
+
+
+def test_attributes_of_a_class_that_are_objects_count_or_are_warned_about(identity):
+    source = """
+    import functools, types
+    class Setting:
+        def __init__(self, k): self.k = k
+    class Params:
+        scaled = functools.partialmethod(lambda self, x, k: k * x, k=2)
+        table = types.SimpleNamespace(k=2)
+        setting = Setting(2)
+    def f(x): return Params().scaled(x) * Params.table.k * Params.setting.k
+    """
+    warning = "attribute `Params.setting` is a user_module.Setting, which is not part of the key"
+    for old, new in [("x, k=2", "x, k=3"), ("e(k=2", "e(k=3")]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert identity(source) == identity(source)
+            assert identity(source) != identity(source.replace(old, new)), new
+        assert warning in str(caught[0].message) + str(caught[1].message)
+
+
+@pytest.mark.parametrize("enclosed", [False, True])
+def test_a_namespace_counts_by_its_contents(module, cache, enclosed):
+    source = """
+    import types
+    import numpy as np
+    config = types.SimpleNamespace(k=2, weights=np.zeros(5000))
+    def make(config): return lambda x: x * config.k + config.weights[2500]
+    def f(x): return x * config.k + config.weights[2500]
+    """
+    loaded = module(source)
+    f = cache.memoize(loaded.make(loaded.config) if enclosed else loaded.f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", npcache.CacheWarning)
+        assert f(1) == 2
+        loaded.config.k = 3
+        assert f(1) == 3
+        loaded.config.weights[2500] = 1
+        assert f(1) == 4
+    assert f.stats().computed == 3
+
+
 def test_a_cached_helper_counts(cache, module, monkeypatch):
     source = """
     from shared import cache

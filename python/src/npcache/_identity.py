@@ -25,6 +25,7 @@ import functools
 import hashlib
 import importlib.machinery
 import linecache
+import operator
 import os
 import pathlib
 import re
@@ -138,6 +139,11 @@ class _Seen:
         self._names = [(namespace.get, name, value) for namespace, name, value in walk.names]
         self._cells = walk.cells
         self._codes = walk.codes
+        self._classes = []
+        for kind, attributes in walk.classes:
+            watched = {name: value for name, value in attributes.items() if name not in walk.written}
+            self._classes.append((vars(kind), len(attributes), list(watched), list(watched.values())))
+        self._contents = [(value, text) for name, value, text in walk.contents if name not in walk.written]
 
     def holds(self) -> bool:
         for get, name, value in self._names:
@@ -157,6 +163,18 @@ class _Seen:
                 or function.__kwdefaults__ is not keyword_defaults
             ):
                 return False
+        return not self._classes or self._classes_hold()
+
+    def _classes_hold(self) -> bool:
+        for attributes, n, names, values in self._classes:
+            if len(attributes) != n or not all(map(operator.is_, map(attributes.get, names), values)):
+                return False
+        for value, text in self._contents:
+            try:
+                if _text(value) != text:
+                    return False
+            except Refused:  # what was put in since
+                return False
         return True
 
 
@@ -169,6 +187,9 @@ class _Walk:
         self.names: list[tuple[dict[str, Any], str, Any]] = []
         self.cells: list[tuple[Any, Any]] = []
         self.codes: list[tuple[Any, Any, Any, Any]] = []
+        self.classes: list[tuple[type, dict[str, Any]]] = []
+        self.contents: list[tuple[str, Any, str]] = []  # attributes of classes that can change in place
+        self.written: set[str] = set()  # attributes that the code itself changes
         self._visited: dict[int, str] = {}
         self._kept: list[Any] = []  # keeps the ids in _visited valid
         self._home: dict[str, Any] | None = None
@@ -187,7 +208,7 @@ class _Walk:
                 self._value(f"partial {name}", value)
             function = function.func
         if isinstance(function, types.MethodType):
-            self._value("self", function.__self__)
+            self._value("self", function.__self__, follow=isinstance(function.__self__, type))
             function = function.__func__
         elif _plain_function(function) is None and _is_called_in_python(function):
             self._value("self", function)
@@ -235,7 +256,8 @@ class _Walk:
         node = _find_node(function)
         text = "py:" + (_digest(_dump_function(node)) if node is not None else _digest(_dump_code(code)))
         self._visited[id(function)] = text
-        written, called = _written_names(node) if node is not None else (set(), set())
+        written, called, attributes = _written_names(node) if node is not None else (set(), set(), set())
+        self.written |= attributes
         if not root:  # a root's defaults are filled in as arguments
             self._defaults(function, label)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
@@ -281,6 +303,7 @@ class _Walk:
             return known
         self._kept.append(kind)
         self._visited[id(kind)] = f"itself {type_name(kind)}"
+        self.classes.append((kind, dict(vars(kind))))
         lines = [type_name(kind)]
         for base in kind.__mro__[1:]:
             lines.append(self._class(base, label) if base.__module__ == kind.__module__ else _reference(base))
@@ -294,6 +317,8 @@ class _Walk:
                 functions = [value.fget, value.fset, value.fdel]
             elif isinstance(value, functools.cached_property):
                 functions = [value.func]
+            elif isinstance(value, functools.partialmethod):
+                functions = [value.func, value.args, value.keywords]
             for function in functions:
                 if isinstance(function, types.FunctionType):
                     if function.__globals__.get("__name__") == kind.__module__ and not _is_generated(function):
@@ -301,13 +326,26 @@ class _Walk:
                 elif isinstance(function, type) and function.__module__ == kind.__module__:
                     lines.append(f"{name} {self._class(function, label)}")
                 else:
-                    try:
-                        lines.append(f"{name} {_text(function)}")
-                    except Refused:
-                        lines.append(f"{name} {_reference(type(function))}")
+                    self._attribute(kind, name, function, lines)
         text = "py:" + _digest("\n".join(lines))
         self._visited[id(kind)] = text
         return text
+
+    def _attribute(self, kind: type, name: str, value: Any, lines: list[str]) -> None:
+        """Adds to the text of a class an attribute that is no method of it, or a dependency where that has no text."""
+        try:
+            text = _text(value)
+        except Refused:
+            lines.append(f"{name} {_reference(type(value))}")
+            # A descriptor without attributes, such as that of a slot, and a bare object() have nothing to them.
+            is_slot = hasattr(type(value), "__get__") and not hasattr(value, "__dict__")
+            if not is_slot and type(value) is not object and name != "__class_getitem__":
+                self._value(f"attribute {kind.__name__}.{name}", value, {"__name__": kind.__module__})
+            return
+        lines.append(f"{name} {text}")
+        is_of_enum = name.startswith("_") and name.endswith("_")  # lists of its members
+        if not (is_of_enum or callable(value) or _is_immutable(value)):
+            self.contents.append((name, value, text))
 
     # --------------------------------------------------------------------------------------------------------- values
 
@@ -356,6 +394,8 @@ class _Walk:
             self.parts[key] = _reference(value)
             if (bound := _bound_to(value)) is not None:
                 self._value(f"{key} self", bound, namespace, follow)
+        elif type(value) is types.SimpleNamespace and types.SimpleNamespace not in _arguments._registered:
+            self._value(f"{key} attributes", vars(value), namespace, follow)
         elif type(value).__module__ in _ANNOTATIONS:
             self.parts[key] = repr(value)
         elif namespace is not None and type_name(type(value)) in _HARMLESS:
@@ -855,10 +895,12 @@ def _is_put_into(value: Any) -> bool:
     return False
 
 
-def _written_names(node: ast.AST) -> tuple[set[str], set[str]]:
-    """Names of which a function changes the contents, such as counters; and those that it calls one of _MUTATORS of."""
+def _written_names(node: ast.AST) -> tuple[set[str], set[str], set[str]]:
+    """Names of which a function changes the contents, such as counters; those that it calls one of _MUTATORS of; and
+    attributes that it changes, but for those of `self`, which are no attributes of a class."""
     written: set[str] = set()
     called: set[str] = set()
+    attributes: set[str] = set()
     for inner in ast.walk(node):
         targets: Iterable[ast.AST] = ()
         if isinstance(inner, (ast.Assign, ast.Delete)):
@@ -868,12 +910,27 @@ def _written_names(node: ast.AST) -> tuple[set[str], set[str]]:
             targets = [inner.target]
         elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in _MUTATORS:
             called.update(_base_name(inner.func))
+            attributes.update(_attribute_names(inner.func.value))
         elif isinstance(inner, (ast.Global, ast.Nonlocal)):
             written.update(inner.names)
         for target in targets:
             if isinstance(target, (ast.Subscript, ast.Attribute)):
                 written.update(_base_name(target))
-    return written, called
+                of_self = (
+                    isinstance(target, ast.Attribute)
+                    and isinstance(target.value, ast.Name)
+                    and target.value.id == "self"
+                )
+                if not of_self:
+                    attributes.update(_attribute_names(target))
+    return written, called, attributes
+
+
+def _attribute_names(node: ast.AST) -> Iterator[str]:
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        node = node.value
 
 
 def _base_name(node: ast.AST) -> list[str]:
