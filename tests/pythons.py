@@ -19,7 +19,7 @@ PROJECT = (PACKAGE / "pyproject.toml").read_text()
 OLDEST = tuple(map(int, re.search(r'requires-python = ">=(\d+)\.(\d+)"', PROJECT).groups()))
 
 # Beside numpy.
-PACKAGES = ["cloudpickle", "pandas", "pytest"]
+PACKAGES = ["cloudpickle", "pandas", "pytest", "wrapt"]
 
 VERSIONS = """
 import sys, numpy, pandas

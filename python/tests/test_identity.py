@@ -801,6 +801,24 @@ def test_what_computes_under_the_name_of_a_method_that_changes_counts(module, ca
     assert cache.memoize(module(source.replace("x + 1", "x + 2")).f)(3).tolist() == [5, 3]
 
 
+def test_a_decorator_of_wrapt_counts(cache):
+    wrapt = pytest.importorskip("wrapt")
+
+    def made(n):
+        @wrapt.decorator
+        def with_power(wrapped, instance, args, kwargs):
+            return wrapped(*args, **{"n": n, **kwargs})
+
+        def f(x, n=0):
+            return x**n
+
+        return with_power(f)
+
+    assert outcomes(cache, made, 3) == [3, 9, 3, 9]
+    f = cache.memoize(made(3))
+    assert [f(2), f(2, n=0), f(2)] == [8, 1, 8]
+
+
 def test_functions_in_a_table_may_use_the_table(module, cache):
     source = """
     TABLE = {}

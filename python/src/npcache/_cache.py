@@ -40,7 +40,7 @@ from ._arguments import (
     lower_argument,
     names_a_file,
 )
-from ._identity import CacheWarning, Identity, _is_called_in_python, _outside, _plain_function, function_name
+from ._identity import CacheWarning, Identity, _outside, _plain_function, function_name
 from ._library import (
     BUSY,
     CLEAR_REMOVE_DIR,
@@ -495,9 +495,11 @@ def _undecorated(function: Any) -> Any:
         return functools.partial(_undecorated(function.func), *function.args, **function.keywords)
     if isinstance(function, types.MethodType):
         return types.MethodType(_undecorated(function.__func__), function.__self__)
-    plain = None if _is_called_in_python(function) else _plain_function(function)
+    plain = _plain_function(function)
     if plain is None:
         return function
+    if type(plain) is not types.FunctionType:  # a proxy of wrapt's: what it calls takes all arguments
+        return lambda *args, **kwargs: None
     bare = types.FunctionType(plain.__code__, {}, plain.__name__, plain.__defaults__, plain.__closure__)
     bare.__kwdefaults__ = plain.__kwdefaults__
     return bare

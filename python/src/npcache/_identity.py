@@ -258,8 +258,11 @@ class _Walk:
         self._visited[id(function)] = text
         written, called, attributes = _written_names(node) if node is not None else (set(), set(), set())
         self.written |= attributes
-        if not root:  # a root's defaults are filled in as arguments
+        is_proxy = type(function) is not types.FunctionType  # wrapt's says that it is one, and calls another
+        if not root or is_proxy:  # a root's defaults are filled in as arguments
             self._defaults(function, label)
+        if is_proxy and hasattr(function, "_self_wrapper"):
+            self._value(f"decorator {label}", function._self_wrapper, follow=True)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             value = _cell_value(cell)
             self.cells.append((cell, value))
