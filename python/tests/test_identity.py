@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import math
 import operator
@@ -528,6 +529,74 @@ def test_a_module_without_version_counts_by_its_code(module):
     one, other = module("x = 1", "lib"), module("x = 2", "lib")
     assert identity_of(f, depends=[one]) != identity_of(f, depends=[other])
     assert identity_of(f, depends=[one]) == identity_of(f, depends=[module("x = 1  # comment", "lib")])
+
+
+LIBRARY = """
+import functools
+K = -2
+class Model:
+    @staticmethod
+    def at(x): return x * K
+@functools.lru_cache
+def g(x): return Model.at(x)
+count = 0
+table = {}
+def h(x):
+    global count
+    count += 1
+    table[x] = count
+"""
+
+
+def test_a_module_that_was_edited_after_its_import_is_neither_of_the_two(module):
+    def f(x):
+        return x
+
+    def declared(loaded):
+        return identity_of(f, depends=[loaded])
+
+    for old, new in [("K = -2", "K = -3"), ("x * K", "x + K"), ("Model.at(x)", "2 * Model.at(x)")]:
+        one, other = module(LIBRARY, "lib"), module(LIBRARY.replace(old, new), "lib")
+        path = Path(one.__file__)
+        before = declared(one)
+        path.write_text(path.read_text().replace(old, new))
+        assert len({before, declared(one), declared(other)}) == 3, new
+    one = module(LIBRARY)
+    before = declared(one)
+    one.h(1)
+    assert declared(one) == before
+    Path(one.__file__).unlink()
+    assert declared(one) != before
+
+
+def test_a_module_that_is_loaded_again_is_seen(module, cache):
+    loaded = module("def g(x): return x + 1")
+    f = cache.memoize(lambda x: loaded.g(x), depends=[loaded])
+    assert f(1) == 2
+    source = "def g(x): return x + 2"
+    Path(loaded.__file__).write_text(source)
+    exec(compile(source, loaded.__file__, "exec"), vars(loaded))
+    assert f(1) == 3
+
+
+@pytest.mark.parametrize("of_namespace", [False, True])
+def test_a_package_counts_by_all_of_its_files(tmp_path, monkeypatch, of_namespace):
+    def f(x):
+        return x
+
+    name = f"package_{of_namespace}"
+    files = ["inner/__init__.py", "inner/code.py", "code.py"] + ([] if of_namespace else ["__init__.py"])
+    for file in files:
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / file).write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    package = importlib.import_module(name)
+    identities = [identity_of(f, depends=[package])]
+    for file in files:
+        (tmp_path / name / file).write_text("x = 2")
+        identities.append(identity_of(f, depends=[package]))
+    assert len(set(identities)) == 1 + len(files)
+    assert identities[0][1][0][1].startswith("py:")
 
 
 def test_values_and_texts_can_be_declared(cache):

@@ -140,9 +140,9 @@ class _Seen:
         self._cells = walk.cells
         self._codes = walk.codes
         self._classes = []
-        for kind, attributes in walk.classes:
+        for namespace, attributes in walk.classes:
             watched = {name: value for name, value in attributes.items() if name not in walk.written}
-            self._classes.append((vars(kind), len(attributes), list(watched), list(watched.values())))
+            self._classes.append((namespace, len(namespace), list(watched), list(watched.values())))
         self._contents = [(value, text) for name, value, text in walk.contents if name not in walk.written]
 
     def holds(self) -> bool:
@@ -187,7 +187,7 @@ class _Walk:
         self.names: list[tuple[dict[str, Any], str, Any]] = []
         self.cells: list[tuple[Any, Any]] = []
         self.codes: list[tuple[Any, Any, Any, Any]] = []
-        self.classes: list[tuple[type, dict[str, Any]]] = []
+        self.classes: list[tuple[Mapping[str, Any], dict[str, Any]]] = []  # and modules, with what is seen of them
         self.contents: list[tuple[str, Any, str]] = []  # attributes of classes that can change in place
         self.written: set[str] = set()  # attributes that the code itself changes
         self._visited: dict[int, str] = {}
@@ -233,6 +233,8 @@ class _Walk:
         for i, item in enumerate(depends):
             if isinstance(item, types.ModuleType):
                 self.parts[f"depends {item.__name__}"] = _module_version(item)
+                code = {name: value for name, value in vars(item).items() if callable(value)}
+                self.classes.append((vars(item), code))  # it may be loaded again
             elif isinstance(item, type) or _plain_function(item) is not None:
                 self._value(f"depends {function_name(item)}", item, follow=True)
             elif isinstance(item, (types.BuiltinFunctionType, np.ufunc)) and _is_known_by_name(item):
@@ -306,23 +308,14 @@ class _Walk:
             return known
         self._kept.append(kind)
         self._visited[id(kind)] = f"itself {type_name(kind)}"
-        self.classes.append((kind, dict(vars(kind))))
+        self.classes.append((vars(kind), dict(vars(kind))))
         lines = [type_name(kind)]
         for base in kind.__mro__[1:]:
             lines.append(self._class(base, label) if base.__module__ == kind.__module__ else _reference(base))
         for name, value in sorted(vars(kind).items()):
             if name in _CLASS_NOISE:
                 continue
-            functions = [value]
-            if isinstance(value, (staticmethod, classmethod)):
-                functions = [value.__func__]
-            elif isinstance(value, property):
-                functions = [value.fget, value.fset, value.fdel]
-            elif isinstance(value, functools.cached_property):
-                functions = [value.func]
-            elif isinstance(value, functools.partialmethod):
-                functions = [value.func, value.args, value.keywords]
-            for function in functions:
+            for function in _functions_of(value):
                 if isinstance(function, types.FunctionType):
                     if function.__globals__.get("__name__") == kind.__module__ and not _is_generated(function):
                         lines.append(f"{name} {self._function(function, f'{label}{kind.__name__}.{name}.')}")
@@ -543,6 +536,19 @@ def _bound_to(function: Any) -> Any:
     return None if of_c or (isinstance(bound, type) and not bound.__flags__ & _HEAP_TYPE) else bound
 
 
+def _functions_of(attribute: Any) -> list[Any]:
+    """The functions, and what else there is, within what a class makes of them; else the attribute itself."""
+    if isinstance(attribute, (staticmethod, classmethod)):
+        return [attribute.__func__]
+    if isinstance(attribute, property):
+        return [attribute.fget, attribute.fset, attribute.fdel]
+    if isinstance(attribute, functools.cached_property):
+        return [attribute.func]
+    if isinstance(attribute, functools.partialmethod):
+        return [attribute.func, attribute.args, attribute.keywords]
+    return [attribute]
+
+
 def _wrapper_name(value: Any) -> str:
     return type_name(type(value))
 
@@ -563,22 +569,83 @@ def _package_version(value: Any) -> str:
 
 
 def _module_version(module: types.ModuleType) -> str:
-    """A module's version, else that of its distribution, else a hash of its source or its file."""
+    """A module's version, else a hash of its source or its file; of a package, of all that are below it."""
     version = getattr(module, "__version__", None)
     if isinstance(version, str):
         return version
-    name = module.__name__.split(".")[0]
-    if name in getattr(sys, "stdlib_module_names", ()) or getattr(module, "__file__", None) is None:
+    files = _module_files(module)
+    if module.__name__.split(".")[0] in getattr(sys, "stdlib_module_names", ()) or not files:
         return f"Python {sys.version_info[0]}.{sys.version_info[1]}"
-    path = str(module.__file__)
-    with open(path, "rb") as file:
-        data = file.read()
-    if path.endswith(".py"):
-        try:
-            data = _dump(_without_docstrings(ast.parse(data))).encode()
-        except SyntaxError:
-            pass
-    return f"py:{hashlib.sha256(data).hexdigest()}"
+    texts = []
+    for name, path in sorted(files.items()):
+        loaded = module if name == module.__name__ else sys.modules.get(name)
+        texts.append(f"{name[len(module.__name__) :]} {_file_version(path, loaded)}")
+    return f"py:{_digest(chr(10).join(texts))}" if hasattr(module, "__path__") else f"py:{texts[0].strip()}"
+
+
+def _module_files(module: types.ModuleType) -> dict[str, str]:
+    """The files of a module, and of those in its directories if it is a package, by the modules' names."""
+    if not hasattr(module, "__path__"):
+        path = getattr(module, "__file__", None)
+        return {module.__name__: path} if path is not None else {}
+    files = {}
+    for top in module.__path__:
+        for directory, below, names in os.walk(top):
+            below[:] = [name for name in below if name.isidentifier() and name != "__pycache__"]
+            package = [
+                module.__name__,
+                *(part for part in os.path.relpath(directory, top).split(os.sep) if part != "."),
+            ]
+            for name in names:
+                if name.endswith((".py", *_IN_C_SUFFIXES)):
+                    stem = name.split(".")[0]
+                    parts = package if stem == "__init__" else [*package, stem]
+                    files[".".join(parts)] = os.path.join(directory, name)
+    return files
+
+
+def _file_version(path: str, module: types.ModuleType | None) -> str:
+    """A hash of a file, and of what is loaded where that is not what the file says: it was edited in between."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:  # removed, or in an archive: all that is loaded is not in it
+        data = b""
+    tree = _parse(data) if path.endswith(".py") else None
+    if tree is None:
+        return hashlib.sha256(data).hexdigest()
+    version = _digest(_dump(_without_docstrings(tree)))
+    edited = _edited(module, tree, _compiled(data, path, 0)) if isinstance(module, types.ModuleType) else []
+    return f"{version} loaded {_digest(repr(edited))}" if edited else version
+
+
+def _edited(module: types.ModuleType, tree: ast.Module, codes: frozenset[types.CodeType]) -> list[tuple[str, str]]:
+    """What is loaded of a module and is not in its source: functions, and names that are set once, to a constant."""
+    edited = []
+    for name, value in sorted(vars(module).items()):
+        members = list(vars(value).values()) if isinstance(value, type) and value.__module__ == module.__name__ else []
+        for member in [value, *members]:
+            for function in map(_plain_function, _functions_of(member)):
+                while function is not None:
+                    own = function.__globals__ is vars(module) and not _is_generated(function)
+                    if own and function.__code__ not in codes:
+                        edited.append((f"{name} {function.__qualname__}", _digest(_dump_code(function.__code__))))
+                    function = _plain_function(getattr(function, "__wrapped__", None))
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    for statement in tree.body:
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        if isinstance(target, ast.Name) and stored.count(target.id) == 1:
+            try:
+                constant = ast.literal_eval(statement.value)
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # is computed
+                continue
+            value = vars(module).get(target.id, _MISSING)
+            if _is_immutable(constant) and _dump_constant(value) != _dump_constant(constant):
+                text = _dump_constant(value) if _is_immutable(value) else type_name(type(value))
+                edited.append((target.id, text))
+    return edited
 
 
 def _cell_value(cell: Any) -> Any:
@@ -755,7 +822,7 @@ def _is_generated(function: types.FunctionType) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _parse(source: str) -> ast.Module | None:
+def _parse(source: str | bytes) -> ast.Module | None:
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError):
@@ -822,7 +889,7 @@ def _compiles_to(tree: ast.Module, code: types.CodeType, flags: int) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(source: str, filename: str, flags: int) -> frozenset[types.CodeType]:
+def _compiled(source: str | bytes, filename: str, flags: int) -> frozenset[types.CodeType]:
     """All code objects of a file."""
     try:
         return frozenset(_codes(compile(source, filename, "exec", flags, dont_inherit=True)))
