@@ -27,7 +27,9 @@ module NPCache
 
 import Libdl
 import SHA
+import Serialization
 using LinearAlgebra: Adjoint, Transpose
+using Serialization: AbstractSerializer, deserialize, serialize
 
 export @cached, cached, produce, NPCacheError
 

@@ -29,10 +29,14 @@ function close_cache(cache::Cache)
     @c npcache_free(cache.handle::Handle)::Cvoid
 end
 
-# Julia stores no addresses in a package's precompiled file: a cache from there has none.
+# One cache, whoever has it: a copy would have the handle, and not keep it.
+Base.deepcopy_internal(cache::Cache, ::IdDict) = cache
+
+# Julia stores no addresses in a package's precompiled file, nor sends them: a cache from there has none.
 function handle_of(cache::Cache)
-    cache.handle == C_NULL && refuse("this cache was opened while its package was precompiled: open it in the package's " *
-                                     "__init__, const CACHE = Ref{NPCache.Cache}(), and say @cached CACHE[] function …")
+    cache.handle == C_NULL && refuse("this cache was opened while its package was precompiled, or was sent from another " *
+                                     "process: open it in the package's __init__, const CACHE = Ref{NPCache.Cache}(), and " *
+                                     "say @cached CACHE[] function …; or in the process that uses it")
     return cache.handle
 end
 

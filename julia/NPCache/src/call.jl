@@ -32,7 +32,8 @@ function with_objects(use, cache::Cache, name, version, flight, layout, dependen
         if isempty(dependencies) && isempty(to.types)
             f = kept_function(cache, (name, version, flight, layout))
         else
-            isempty(to.types) || (dependencies = [dependencies; "julia types" => join(to.types, ", ")])
+            # Sorted: keyword arguments and what is in a Dict have no order.
+            isempty(to.types) || (dependencies = [dependencies; "julia types" => join(sort!(to.types), ", ")])
             f = own = new_function(cache, name, version, flight, layout, dependencies)
         end
         return GC.@preserve cache use(f, handle)

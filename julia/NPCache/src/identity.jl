@@ -61,9 +61,13 @@ function collect_names!(names, x::Expr)
     x.head in (:quote, :inert, :meta, :line) && return
     args = x.head === :(.) && length(x.args) == 2 && x.args[2] isa QuoteNode ? x.args[1:1] :
            x.head === :kw ? x.args[2:end] :
-           x.head === :macrocall ? x.args[2:end] : x.args
+           x.head === :macrocall ? x.args[2:end] :
+           x.head === :tuple ? items(x) : x.args
     foreach(arg -> collect_names!(names, arg), args)
 end
+
+# What a tuple is made of: in a named one, `a=b` assigns nothing, and `a` is no variable.
+items(x) = [arg isa Expr && arg.head === :(=) ? arg.args[2] : arg for arg in x.args]
 
 has_globals(x) = x isa Expr && (x.head === :global || any(has_globals, x.args))
 
@@ -83,7 +87,7 @@ function collect_assigned!(names, x::Expr)
         foreach(arg -> collect_targets!(names, arg isa Expr && arg.head === :(=) ? arg.args[1] : arg), x.args)
         foreach(arg -> collect_assigned!(names, arg), x.args)
     else
-        foreach(arg -> collect_assigned!(names, arg), x.args)
+        foreach(arg -> collect_assigned!(names, arg), x.head === :tuple ? items(x) : x.args)
     end
 end
 

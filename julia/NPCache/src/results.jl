@@ -36,7 +36,7 @@ long as it lives, whatever becomes of the cache. `copy` or `Array` of it is an o
 struct ReadOnlyArray{T,N} <: AbstractArray{T,N}
     pointer::Ptr{T}
     size::Dims{N}
-    owner::Buffer
+    owner::Union{Buffer,Array{T,N}}
 end
 
 Base.size(a::ReadOnlyArray) = a.size
@@ -58,6 +58,20 @@ function Base.copyto!(to::Array{T}, from::ReadOnlyArray{T}) where {T}
     owner = from.owner
     GC.@preserve owner to unsafe_copyto!(pointer(to), from.pointer, length(from))
     return to
+end
+
+# A copy of the owner would have the handle, and not keep the memory.
+Base.deepcopy_internal(a::ReadOnlyArray, ::IdDict) = a
+
+# Another process has no handle: it gets the elements.
+function Serialization.serialize(s::AbstractSerializer, a::ReadOnlyArray)
+    Serialization.serialize_type(s, typeof(a))
+    serialize(s, copy(a))
+end
+
+function Serialization.deserialize(s::AbstractSerializer, ::Type{ReadOnlyArray{T,N}}) where {T,N}
+    elements = deserialize(s)::Array{T,N}
+    return ReadOnlyArray(pointer(elements), size(elements), elements)
 end
 
 known(::ReadOnlyArray) = true

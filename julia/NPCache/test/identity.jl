@@ -108,6 +108,12 @@ end
     @test computed(m, "scale = 2; g([1.0]) == [4.0] || error(); scale = 3; g([1.0]) == [6.0] || error()") == 2
     define(m, "@cached cache h(x, y=scale; z=scale) = (ran(); [x, y, z])")
     @test computed(m, "h(1); scale = 4; h(1) == [1, 4, 4] || error(); h(1)") == 2
+    # The name of a field is neither assigned nor a variable.
+    define(m, "dt = 0.1\n@cached cache heat(n) = (ran(); (a, b) = (n, n); r = (dt=dt, u=[a, b, dt]); r)")
+    @test computed(m, "heat(1).dt == 0.1 || error(); dt = 0.2; heat(1).dt == 0.2 || error(); dt = 0.1; heat(1)") == 2
+    define(m, "a = 1\n@cached cache field(n) = (ran(); (dt=n, du=n))")
+    @test computed(m, "field(1); dt = 0.3; du = [1]; field(1)") == 1
+    @test computed(m, "heat(2); a = 2; heat(2)") == 1
     # One that cannot be told apart is warned about, once, and `depends` makes it count.
     define(m, "table = [1.0, 2.0]\n@cached cache t(i) = (ran(); table[i])\n@cached cache depends=(table,) u(i) = (ran(); table[i])")
     @test_logs (:warn, r"names the global `table`") says(m, "t(1)")

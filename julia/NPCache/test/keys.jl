@@ -95,6 +95,12 @@ struct Unknown end
         @test length(Set(key_for.(alike))) == length(alike)
     end
     @test key_for(1; a=2, b=3) == key_for(1; b=3, a=2) != key_for(1, 2, 3)
+    @test key_for(a=:x, b=Int32(1)) == key_for(b=Int32(1), a=:x)
+    one, other = Dict{String,Symbol}(), sizehint!(Dict{String,Symbol}(), 1000)
+    for i in 1:10
+        one[string(i)] = other[string(i)] = :x
+    end
+    @test collect(keys(one)) != collect(keys(other)) && key_for(one) == key_for(other)
     @test key_for(SubString("abc", 1, 2)) == key_for("ab")
     @test key_for(typemax(UInt64)) != key_for(Int128(typemax(UInt64)))
     @test key_for(typemin(Int128)) != key_for(typemax(Int128))

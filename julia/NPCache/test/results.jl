@@ -78,6 +78,8 @@ end
     end
 end
 
+sent_away(x) = (io = IOBuffer(); serialize(io, x); deserialize(seekstart(io)))
+
 @testset "a view is read-only, has no copy, and outlives all" begin
     for size in (3, 300)
         cache = fresh()
@@ -102,6 +104,20 @@ end
         GC.gc()
         @test r.a == a .+ 1
     end
+    # Of a deep copy and of what is sent to another process, likewise; both in C order and in Julia's.
+    cache = fresh()
+    a = rand(30, 40)
+    f = cached(x -> (a=x .+ 1, t=transpose(x)), cache; name="view", version="1", view=true)
+    r = f(a)
+    @test deepcopy(r) === r && deepcopy(f).cache === cache
+    sent = sent_away(r)
+    r = nothing
+    GC.gc()
+    @test typeof(sent) == typeof(f(a)) && sent.a == a .+ 1 && sent.t == transpose(a)
+    @test_throws Exception sent.a[1] = 0
+    @test key_for(sent.a) == key_for(a .+ 1) && key_for(deepcopy(sent).a) == key_for(a .+ 1)
+    e = try sent_away(f)(a); nothing catch e; e end
+    @test e isa NPCacheError && occursin("sent from another process", e.message)
     # In a loop, the memory is given back: 400 MB of views, of which none is kept.
     cache = NPCache.open(joinpath(mktempdir(), "cache"); memory_bytes=0)
     f = cached(n -> ones(n), cache; name="many", version="1", view=true)

@@ -16,6 +16,7 @@ if Threads.nthreads() < 2
 end
 
 using NPCache
+using Serialization: deserialize, serialize
 using Test
 
 const ROOT = normpath(joinpath(@__DIR__, "..", "..", ".."))
