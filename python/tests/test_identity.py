@@ -597,6 +597,10 @@ def test_a_package_counts_by_all_of_its_files(tmp_path, monkeypatch, of_namespac
         identities.append(identity_of(f, depends=[package]))
     assert len(set(identities)) == 1 + len(files)
     assert identities[0][1][0][1].startswith("py:")
+    code = importlib.import_module(f"{name}.inner.code")
+    assert identity_of(f, depends=[package]) == identities[-1]
+    code.x = 1  # as if imported before the edit
+    assert identity_of(f, depends=[package]) not in identities
 
 
 def test_values_and_texts_can_be_declared(cache):

@@ -25,12 +25,14 @@ import functools
 import hashlib
 import importlib.machinery
 import linecache
+import math
 import operator
 import os
 import pathlib
 import re
 import sys
 import threading
+import time
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -233,7 +235,7 @@ class _Walk:
         for i, item in enumerate(depends):
             if isinstance(item, types.ModuleType):
                 self.parts[f"depends {item.__name__}"] = _module_version(item)
-                code = {name: value for name, value in vars(item).items() if callable(value)}
+                code = {name: value for name, value in list(vars(item).items()) if callable(value)}
                 self.classes.append((vars(item), code))  # it may be loaded again
             elif isinstance(item, type) or _plain_function(item) is not None:
                 self._value(f"depends {function_name(item)}", item, follow=True)
@@ -576,11 +578,12 @@ def _module_version(module: types.ModuleType) -> str:
     files = _module_files(module)
     if module.__name__.split(".")[0] in getattr(sys, "stdlib_module_names", ()) or not files:
         return f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+    alone = not hasattr(module, "__path__")
     texts = []
     for name, path in sorted(files.items()):
         loaded = module if name == module.__name__ else sys.modules.get(name)
-        texts.append(f"{name[len(module.__name__) :]} {_file_version(path, loaded)}")
-    return f"py:{_digest(chr(10).join(texts))}" if hasattr(module, "__path__") else f"py:{texts[0].strip()}"
+        texts.append(f"{name[len(module.__name__) :]} {_file_version(path, loaded, alone)}")
+    return f"py:{texts[0].strip()}" if alone else f"py:{_digest(chr(10).join(texts))}"
 
 
 def _module_files(module: types.ModuleType) -> dict[str, str]:
@@ -604,17 +607,34 @@ def _module_files(module: types.ModuleType) -> dict[str, str]:
     return files
 
 
-def _file_version(path: str, module: types.ModuleType | None) -> str:
-    """A hash of a file, and of what is loaded where that is not what the file says: it was edited in between."""
+def _process_start() -> float:
+    """When this process began, in seconds since 1970; 0 where it is not told."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # proc(5): starttime, since boot
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+
+
+# A file that changed before cannot have been edited since it was imported; a minute for the clocks of file servers.
+_UNEDITED = _process_start() - 60
+
+
+def _file_version(path: str, module: types.ModuleType | None, alone: bool) -> str:
+    """A hash of a file, and of what is loaded where that is not what the file says: it was edited in between. A file
+    `alone` counts without its comments; those of a package as they are, since parsing hundreds takes seconds."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data, changed = file.read(), os.fstat(file.fileno()).st_ctime
     except OSError:  # removed, or in an archive: all that is loaded is not in it
-        data = b""
-    tree = _parse(data) if path.endswith(".py") else None
+        data, changed = b"", math.inf
+    tree = _parse(data) if path.endswith(".py") and (alone or changed > _UNEDITED) else None
+    version = hashlib.sha256(data).hexdigest()
     if tree is None:
-        return hashlib.sha256(data).hexdigest()
-    version = _digest(_dump(_without_docstrings(tree)))
+        return version
+    if alone:
+        version = _digest(_dump(_without_docstrings(tree)))
     edited = _edited(module, tree, _compiled(data, path, 0)) if isinstance(module, types.ModuleType) else []
     return f"{version} loaded {_digest(repr(edited))}" if edited else version
 
