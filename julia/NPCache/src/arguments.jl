@@ -50,8 +50,12 @@ struct Inside
     step::Any
 end
 
-place_name(place::Inside) = string(place_name(place.outer), '.', place.step)
+place_name(place::Inside) = string(place_name(place.outer), '.', step_name(place.step))
 place_name(place) = string(place)
+
+# No two steps have one name: a key that has a dot in it would be two.
+step_name(step::Int) = string(step)
+step_name(key) = (name = string(key); occursin(r"^\w+$", name) ? name : repr(name))
 
 in_words(place::Inside) = string(in_words(place.outer), '.', place.step)
 in_words(place::String) = place
@@ -130,7 +134,8 @@ end
 add!(to::Arguments, @nospecialize(x::Tuple), place) = add_list!(to, x, place)
 
 function add!(to::Arguments, @nospecialize(x::AbstractDict), place)
-    x isa Dict || mark!(to, place, typeof(x))
+    # Another dictionary can have an order.
+    x isa Dict || mark!(to, place, string(typeof(x), collect(keys(x))))
     add_map!(to, x, place)
 end
 
@@ -163,7 +168,7 @@ function add!(to::Arguments, x::AbstractArray, place)
         ndims(x) == 0 && T <: Complex && mark!(to, place, typeof(x))
         add_array!(to, x, place)
     elseif dtype(T) == 0 && x isa Vector
-        mark!(to, place, "Vector")
+        mark!(to, place, typeof(x))
         add_list!(to, x, place)
     elseif dtype(T) != 0
         add_described!(to, x, place, "an array whose memory NPCache cannot read: pass Array(x), or " * way_out(x))

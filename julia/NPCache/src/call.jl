@@ -96,6 +96,11 @@ const COMPUTING_LOCK = ReentrantLock()
 
 computing(id) = lock(() -> get(COMPUTING, id, nothing), COMPUTING_LOCK)
 
+function computed_by_another(id)
+    other = computing(id)
+    return !(other === nothing || other === current_task() || istaskdone(other))
+end
+
 # Whether the current task is the one to compute `id`; no other is to then, until it is let go of.
 function claim(id)
     lock(COMPUTING_LOCK) do
@@ -156,8 +161,12 @@ function perform(call::Call)
                 time() >= deadline && return compute(call, begun)
                 abandon(begun)
             end
-            sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            # While a task of this process computes it, the library is not asked: it would count every look as a miss.
+            while true
+                sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                time() < deadline && computed_by_another(id) || break
+            end
         end
     end
 end

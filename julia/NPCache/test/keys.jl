@@ -87,9 +87,15 @@ NPCache.describe(g::Other) = (g.points, g.spacing)
 
 struct Unknown end
 
+# A dictionary that has an order.
+in_order(pairs...) = foldl(Base.ImmutableDict, pairs; init=Base.ImmutableDict{String,Int}())
+
 @testset "what Julia's functions tell apart has keys apart" begin
     same = Any[Any[1, Int32(1), UInt8(1), UInt64(1), Int128(1), big(1)], Any["a", :a], Any[(1, 2.0), Any[1, 2.0]], Any[1.0 + 0im, fill(1.0 + 0im)],
             Any[(a=1, b=2), (b=2, a=1), Dict("a" => 1, "b" => 2), Dict(:a => 1, :b => 2)], Any[Float32, "Float32"],
+            Any[Dict("a" => 1, "b" => 2), in_order("a" => 1, "b" => 2), in_order("b" => 2, "a" => 1)],
+            Any[String[], Int128[], Any[], ()], Any[["a"], Any["a"], ("a",)],
+            Any[Dict("a" => Dict("b" => Int32(1)), "a.b" => 1), Dict("a" => Dict("b" => 1), "a.b" => Int32(1))],
             Any[Grid(1, 2.0), Other(1, 2.0), (1, 2.0)], Any[[1, 2], (1, 2), b"\1\2"], Any[0.0, -0.0, 0.0f0, 0, false, nothing]]
     for alike in same
         @test length(Set(key_for.(alike))) == length(alike)

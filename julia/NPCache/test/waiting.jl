@@ -11,6 +11,8 @@ slow(cache, name="slow"; seconds=0.3) = cached(n -> (ran(); sleep(seconds); fill
     @test runs(() -> @test all(==(ones(3)), fetch.([Threads.@spawn f(1) for _ in 1:16]))) == 1
     # On one thread, which is all that the library sees.
     @test runs(() -> @test all(==([2.0, 2, 2]), fetch.([@async f(2) for _ in 1:16]))) == 1
+    # Who waits is counted once, however long it is.
+    @test NPCache.totals(cache, "slow").misses < 3 * 16
     # Different calls go on side by side.
     seconds = @elapsed @sync for n in 10:20
         @async f(n)
