@@ -173,17 +173,18 @@ function definition(cache, options, def, mod)
 
     bound = Set{Symbol}([fname; last.(args); last.(kwargs)])
     collect_parameters!(bound, wheres)
-    haskey(options, :depends) && collect_names!(bound, options[:depends])
-    names = free_names(Expr(:block, def.args[2], defaults(positional)..., defaults(keywords)...), bound)
+    given = Set{Path}()
+    collect_names!(given, get(options, :depends, nothing))
+    names = free_names(Expr(:block, def.args[2], defaults(positional)..., defaults(keywords)...), bound, given)
 
     head = Expr(:call, fname, Expr(:parameters, getindex.(kwargs, 1)...), getindex.(args, 1)...)
     isempty(wheres) || (head = Expr(:where, head, wheres...))
     described = :($Definition($cache, string($(get(options, :name, default_name))), $version,
                               string($(get(options, :flight, ""))), string($(get(options, :layout, ""))),
                               $(get(options, :depends, ())), $(get(options, :view, false)), $mod, $(Tuple(names))))
-    given = [passed_keyword(declared, name) for (declared, _, name) in kwargs]
+    passed = [passed_keyword(declared, name) for (declared, _, name) in kwargs]
     body = :($run_cached($described, $fname, $inner, $(Expr(:tuple, getindex.(args, 2)...)),
-                         $(Expr(:tuple, Expr(:parameters, given...)))))
+                         $(Expr(:tuple, Expr(:parameters, passed...)))))
     wrapper = Expr(:function, head, Expr(:block, body))
     return quote
         $(renamed(def, inner))

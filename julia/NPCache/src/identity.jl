@@ -46,24 +46,39 @@ write_text(io, text) = print(io, sizeof(text), ':', text)
 
 # -------------------------------------------------------------------------------------------------------------- globals
 
-# The names in a definition that can be those of globals: all but its arguments, what is assigned in the function's own
-# scope, and what stands for something else than a variable.
-function free_names(body, bound)
-    names = Set{Symbol}()
+# A variable as it is written, `a` or `a.b.c`, which can be a global of another module, or a field.
+const Path = Tuple{Symbol,Vararg{Symbol}}
+
+# The variables in a definition that can be globals: all but its arguments, what is assigned in the function's own
+# scope, what stands for something else than a variable, and `given`, which count by other ways.
+function free_names(body, bound, given)
+    names = Set{Path}()
     collect_names!(names, body)
     has_globals(body) || collect_assigned!(bound, body)
-    return sort!(collect(setdiff(names, bound)))
+    return sort!(filter(path -> !(path[1] in bound || any(n -> path[1:n] in given, 1:length(path))), collect(names)))
 end
 
 collect_names!(names, x) = nothing
-collect_names!(names, x::Symbol) = push!(names, x)
+collect_names!(names, x::Symbol) = push!(names, (x,))
 function collect_names!(names, x::Expr)
     x.head in (:quote, :inert, :meta, :line) && return
-    args = x.head === :(.) && length(x.args) == 2 && x.args[2] isa QuoteNode ? x.args[1:1] :
+    path = path_in(x)
+    path === nothing || return push!(names, path)
+    args = is_field(x) ? x.args[1:1] :
            x.head === :kw ? x.args[2:end] :
            x.head === :macrocall ? x.args[2:end] :
            x.head === :tuple ? items(x) : x.args
     foreach(arg -> collect_names!(names, arg), args)
+end
+
+is_field(x) = x.head === :(.) && length(x.args) == 2 && x.args[2] isa QuoteNode && x.args[2].value isa Symbol
+
+# The path that an expression is, or nothing.
+path_in(x) = nothing
+path_in(x::Symbol) = (x,)
+function path_in(x::Expr)
+    outer = is_field(x) ? path_in(x.args[1]) : nothing
+    return outer === nothing ? nothing : (outer..., x.args[2].value)
 end
 
 # What a tuple is made of: in a named one, `a=b` assigns nothing, and `a` is no variable.
@@ -135,16 +150,31 @@ function captured(cache, f, self, dependencies)
     return dependencies
 end
 
+# The global that a path leads to, past modules, and of how many of its names; nothing where there is none, or one of
+# Julia's own.
+function global_at(mod, path)
+    for n in 1:length(path)
+        isdefined(mod, path[n]) && !(Base.binding_module(mod, path[n]) in (Base, Core)) || return nothing
+        value = getfield(mod, path[n])
+        value isa Module && n < length(path) || return value, n
+        mod = value
+    end
+end
+
 # The values of the globals that a definition names, as far as they are plain.
 function globals(cache, mod, names, name, dependencies)
-    for global_name in names
-        isdefined(mod, global_name) || continue
-        owner = Base.binding_module(mod, global_name)
-        owner in (Base, Core) && continue
-        value = getfield(mod, global_name)
+    for path in names
+        found = global_at(mod, path)
+        found === nothing && continue
+        value, n = found
+        value isa Union{Function,Type,Module,Cache,Cached} && continue
+        global_name = n == 1 ? string(path[1]) : join(path[1:n], '.')
         if is_plain(value)
-            push!(dependencies, "global $global_name" => dependency_value(cache, value, "global `$global_name`"))
-        elseif !(value isa Union{Function,Type,Module,Cache,Cached})
+            dependency = "global $global_name"
+            # `a.b` and `a.c` are of one global, if `a` is no module.
+            any(given -> first(given) == dependency, dependencies) ||
+                push!(dependencies, dependency => dependency_value(cache, value, "global `$global_name`"))
+        else
             warn_once(cache, (name, global_name),
                       "the cached function $name names the global `$global_name`, a $(typeof(value)): NPCache does not see " *
                       "when it changes. Pass it as an argument, or say @cached cache depends=$global_name …")

@@ -114,6 +114,14 @@ end
     define(m, "a = 1\n@cached cache field(n) = (ran(); (dt=n, du=n))")
     @test computed(m, "field(1); dt = 0.3; du = [1]; field(1)") == 1
     @test computed(m, "heat(2); a = 2; heat(2)") == 1
+    # A global of another module.
+    define(m, "module Params\n alpha = 1\n beta = [1]\n module Inner\n gamma = 1\n end\nend\nsizes = (n=1, k=2)")
+    define(m, "@cached cache q() = (ran(); Params.alpha + Params.Inner.gamma + sizes.n + sizes.k + Base.sum([1]))")
+    @test_logs @test computed(m, "q() == 6 || error(); Core.eval(Params, :(alpha = 2)); q() == 7 || error()") == 2
+    @test computed(m, "Core.eval(Params.Inner, :(gamma = 2)); q() == 8 || error(); sizes = (n=2, k=2); q() == 9 || error()") == 2
+    define(m, "@cached cache v() = (ran(); Params.beta[1])\n@cached cache depends=Params.beta w() = (ran(); Params.beta[1])")
+    @test_logs (:warn, r"names the global `Params.beta`") says(m, "v()")
+    @test_logs @test computed(m, "w(); Params.beta[1] = 2; w() == 2 || error()") == 2
     # One that cannot be told apart is warned about, once, and `depends` makes it count.
     define(m, "table = [1.0, 2.0]\n@cached cache t(i) = (ran(); table[i])\n@cached cache depends=(table,) u(i) = (ran(); table[i])")
     @test_logs (:warn, r"names the global `table`") says(m, "t(1)")
