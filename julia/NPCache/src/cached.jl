@@ -255,11 +255,7 @@ Whether the result of the call `f(args...; kwargs...)` is stored. Never computes
 a function of `@cached` or `cached`.
 """
 function iscached(f, args...; kwargs...)
-    with_objects(ask(f, args, kwargs)) do g, arguments
-        cached, err = Ref{Int32}(0), Ref{Handle}(C_NULL)
-        check(@blocking(npcache_is_cached(g::Handle, arguments::Handle, cached::Ref{Int32}, err::Ref{Handle})::Int32), err)
-        cached[] != 0
-    end
+    return with_objects(is_stored, ask(f, args, kwargs))
 end
 
 """

@@ -137,6 +137,7 @@ function perform(call::Call)
         shares = call.cache.shares && call.flight != "off" && call.cache.path !== nothing
         id = ("", "")
         pause, deadline = FIRST_PAUSE, Inf
+        looked_again = false
         while true
             begun = begin_call(f, args)
             begun isa Buffer && return found(call, begun)
@@ -153,10 +154,14 @@ function perform(call::Call)
             if begun isa Todo
                 if claim(id)
                     try
-                        return compute(call, begun)
+                        # Since this one looked, another task may have stored it, and have let go of it.
+                        !looked_again && is_stored(f, args) || return compute(call, begun)
+                        looked_again = true
                     finally
                         let_go(id)
                     end
+                    abandon(begun)
+                    continue
                 end
                 time() >= deadline && return compute(call, begun)
                 abandon(begun)
@@ -177,6 +182,12 @@ function begin_call(f::Handle, args::Handle)
     check(@blocking(npcache_begin(f::Handle, args::Handle, 0::Int64, hit::Ref{Handle}, todo::Ref{Handle},
                                   err::Ref{Handle})::Int32), err)
     return hit[] != C_NULL ? Buffer(hit[]) : todo[] != C_NULL ? Todo(todo[]) : nothing
+end
+
+function is_stored(f::Handle, args::Handle)
+    cached, err = Ref{Int32}(0), Ref{Handle}(C_NULL)
+    check(@blocking(npcache_is_cached(f::Handle, args::Handle, cached::Ref{Int32}, err::Ref{Handle})::Int32), err)
+    return cached[] != 0
 end
 
 function found(call::Call, buffer::Buffer)
