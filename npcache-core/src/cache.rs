@@ -1026,10 +1026,11 @@ impl<'a> Call<'a> {
     ) -> Option<Buffer> {
         let (buffer, below) = self.look_below(state)?;
         let known = &self.function.known;
-        let bounds = self.options.bounds.or(state.bounds());
+        let promotes = self.options.promote && self.options.mode == Mode::ReadWrite;
         // What is too large is not even read, with every hit.
-        let fits = buffer.file().is_some_and(|file| file.len() as u64 <= bounds.max_bytes());
-        if self.options.promote && self.options.mode == Mode::ReadWrite && fits {
+        let fits =
+            |bounds: &Bounds| buffer.file().is_some_and(|file| file.len() as u64 <= bounds.max_bytes());
+        if let Some(bounds) = promotes.then(|| self.options.bounds.or(state.bounds())).filter(fits) {
             let Some(copy) = Copied::of(&buffer, &self.key) else {
                 let path = buffer.path().unwrap_or(below.0.directory.path());
                 say_bad(path, entry::DAMAGED, "computed again");
