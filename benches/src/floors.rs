@@ -64,11 +64,8 @@ impl Root {
         let mut rest = bytes;
         while !rest.is_empty() {
             // SAFETY: reads `rest` alone.
-            let n = check(
-                unsafe { libc::write(file.as_raw_fd(), rest.as_ptr().cast(), rest.len()) } as i64,
-                "write",
-            );
-            rest = &rest[n as usize..];
+            let n = unsafe { libc::write(file.as_raw_fd(), rest.as_ptr().cast(), rest.len()) };
+            rest = &rest[check(n as i64, "write") as usize..];
         }
         let own = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         // SAFETY: C strings and an open descriptor.

@@ -151,11 +151,8 @@ impl Cache {
     pub fn plain(path: &CStr) -> Cache {
         let mut cache = null_mut();
         // SAFETY: valid pointers throughout.
-        assert_eq!(
-            unsafe { npcache_new(path.as_ptr(), null_mut(), &mut cache, null_mut()) },
-            0,
-            "npcache_new"
-        );
+        let status = unsafe { npcache_new(path.as_ptr(), null_mut(), &mut cache, null_mut()) };
+        assert_eq!(status, 0, "npcache_new");
         Cache(cache)
     }
 

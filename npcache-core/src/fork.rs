@@ -74,9 +74,9 @@ impl LockFile {
     pub(crate) fn open<E>(open: impl Fn() -> Result<OwnedFd, E>) -> Result<LockFile, E> {
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the handlers are functions of this library, which is never unloaded (`-z nodelete`). It
-            // fails only for want of memory, and then forks are not noticed: better to stop here.
             let status =
+                // SAFETY: the handlers are functions of this library, which is never unloaded (`-z nodelete`). It
+                // fails only for want of memory, and then forks are not noticed: better to stop here.
                 unsafe { libc::pthread_atfork(Some(before_a_fork), Some(after_a_fork), Some(in_the_child)) };
             assert_eq!(status, 0, "pthread_atfork failed");
         }
